@@ -1,0 +1,261 @@
+"""The one in-memory form of every data source: padded tensors with lengths.
+
+A `Batch` holds tensors only and is what models see; a `Split` adds what people
+read (ids, transcripts); a `Dataset` holds the three splits and where they came
+from. `lnln.corpus` and `lnln.mmsa` produce them, nothing else does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+#: Modalities in the paper's order of importance: language, audio, vision.
+MODALITIES = ("l", "a", "v")
+#: Token ids shared by bert-base-uncased, bert-base-chinese and the simulated corpus.
+PAD, UNK, CLS, SEP, MASK = 0, 100, 101, 102, 103
+SPLITS = ("train", "valid", "test")
+
+
+class DataError(ValueError):
+    """A fault in a data file; the message names file, split, key and remedy."""
+
+
+def valid_positions(lengths: Tensor, size: int) -> Tensor:
+    """Mark the real (non-padding) positions of padded sequences.
+
+    Args:
+        lengths: (B,) number of real positions, each at most `size`.
+        size: padded length T.
+
+    Returns:
+        (B, T) bool, True at real positions.
+    """
+    return torch.arange(size, device=lengths.device) < lengths[:, None]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B utterances as padded tensors; padding stands behind the real positions.
+
+    Attributes:
+        tokens: (B, T_l) int64 token ids, `[CLS] ... [SEP] [PAD]...`.
+        token_lengths: (B,) int64 tokens with [CLS] and [SEP], at least 1.
+        audio: (B, T_a, d_a) float32 frames, zero behind the length.
+        audio_lengths: (B,) int64 real frames, at least 1.
+        vision: (B, T_v, d_v) float32 frames, zero behind the length.
+        vision_lengths: (B,) int64 real frames, at least 1.
+        labels: (B,) float32 sentiment in [-3, 3] (SIMS: [-1, 1]).
+    """
+
+    tokens: Tensor
+    token_lengths: Tensor
+    audio: Tensor
+    audio_lengths: Tensor
+    vision: Tensor
+    vision_lengths: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return self.tokens.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors are."""
+        return self.tokens.device
+
+    def sequence(self, modality: str) -> Tensor:
+        """The padded tensor of modality "l", "a" or "v"."""
+        return {"l": self.tokens, "a": self.audio, "v": self.vision}[modality]
+
+    def lengths(self, modality: str) -> Tensor:
+        """The (B,) real lengths of modality "l", "a" or "v"."""
+        return {
+            "l": self.token_lengths,
+            "a": self.audio_lengths,
+            "v": self.vision_lengths,
+        }[modality]
+
+    def mask(self, modality: str) -> Tensor:
+        """The (B, T_m) bool mask of real positions of modality "l", "a" or "v"."""
+        return valid_positions(self.lengths(modality), self.sequence(modality).shape[1])
+
+    def select(self, index: Tensor) -> Batch:
+        """The utterances at `index` (any integer or bool index tensor)."""
+        return Batch(*(getattr(self, name)[index] for name in _TENSORS))
+
+    def trim(self) -> Batch:
+        """Cut every sequence to the longest real length in the batch."""
+        return replace(
+            self,
+            tokens=self.tokens[:, : int(self.token_lengths.max())],
+            audio=self.audio[:, : int(self.audio_lengths.max())],
+            vision=self.vision[:, : int(self.vision_lengths.max())],
+        )
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same batch on `device`."""
+        return Batch(
+            *(getattr(self, name).to(device, non_blocking=True) for name in _TENSORS)
+        )
+
+
+_TENSORS = (
+    "tokens",
+    "token_lengths",
+    "audio",
+    "audio_lengths",
+    "vision",
+    "vision_lengths",
+    "labels",
+)
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: its tensors and what people read of it.
+
+    Attributes:
+        batch: all N utterances.
+        ids: N utterance ids.
+        raw_text: N transcripts.
+        modality_labels: SIMS only: {"l" | "a" | "v": (N,) float32}, else empty.
+    """
+
+    batch: Batch
+    ids: tuple[str, ...]
+    raw_text: tuple[str, ...]
+    modality_labels: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.batch)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits and their origin.
+
+    Attributes:
+        name: "simulated", "mosi", "mosei", "sims" or the file's stem.
+        scheme: how it is scored: "mosi" (labels in [-3, 3]; also MOSEI and the
+            simulated corpus) or "sims" (labels in [-1, 1]).
+        splits: {"train" | "valid" | "test": Split}.
+        source: the file's path, or the call that simulated it.
+        sha256: of the file, or of the simulated arrays.
+        mended: one sentence per kind of fault that was mended on reading.
+    """
+
+    name: str
+    scheme: str
+    splits: dict[str, Split]
+    source: str
+    sha256: str
+    mended: tuple[str, ...] = ()
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.splits["train"]
+
+    @property
+    def valid(self) -> Split:
+        """The validation split."""
+        return self.splits["valid"]
+
+    @property
+    def test(self) -> Split:
+        """The test split."""
+        return self.splits["test"]
+
+
+@dataclass(frozen=True)
+class Standardizer:
+    """Column means and scales of audio and vision, fitted on training rows.
+
+    Neither the paper nor the released code scales the columns; raw COVAREP and
+    similar features differ by orders of magnitude, so `lnln train` does by default.
+
+    Attributes:
+        audio_mean, audio_scale: (d_a,) float32.
+        vision_mean, vision_scale: (d_v,) float32.
+    """
+
+    audio_mean: Tensor
+    audio_scale: Tensor
+    vision_mean: Tensor
+    vision_scale: Tensor
+
+    @classmethod
+    def fit(cls, batch: Batch) -> Standardizer:
+        """Fit on the real rows of `batch`; a constant column keeps scale 1."""
+        return cls(
+            *_moments(batch.audio, batch.mask("a")),
+            *_moments(batch.vision, batch.mask("v")),
+        )
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Standardise the real rows; padding stays zero."""
+        return replace(
+            batch,
+            audio=_scaled(
+                batch.audio, batch.mask("a"), self.audio_mean, self.audio_scale
+            ),
+            vision=_scaled(
+                batch.vision, batch.mask("v"), self.vision_mean, self.vision_scale
+            ),
+        )
+
+
+def _moments(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    # Rows that are zero throughout are gaps of the recording, not measurements.
+    rows = frames[mask & frames.ne(0).any(dim=-1)].double()
+    if not len(rows):
+        width = frames.shape[-1]
+        return torch.zeros(width), torch.ones(width)
+    mean = rows.mean(dim=0)
+    scale = rows.std(dim=0, correction=0)
+    # A column that varies only by rounding would be blown up to noise.
+    constant = scale <= 1e-6 * mean.abs().clamp(min=1e-30)
+    scale = torch.where(constant | (scale == 0), torch.ones_like(scale), scale)
+    return mean.float(), scale.float()
+
+
+def _scaled(frames: Tensor, mask: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    # A gap stays zero: standardised zero is what an erased frame looks like too.
+    real = mask & frames.ne(0).any(dim=-1)
+    scaled = (frames - mean.to(frames.device)) / scale.to(frames.device)
+    return scaled * real[..., None]
+
+
+def batches_by_length(
+    batch: Batch, size: int, generator: torch.Generator | None = None
+) -> Iterator[Tensor]:
+    """Yield index tensors of batches whose members have similar lengths.
+
+    With a generator the utterances are shuffled, sorted by length within pools of
+    16 batches, and the batches are shuffled again, so that every epoch sees other
+    batches while little padding is computed. Without one the order is fixed by
+    length alone (evaluation).
+
+    Args:
+        batch: the utterances.
+        size: utterances a batch; the last one may be smaller.
+        generator: CPU generator that decides the order.
+
+    Yields:
+        (size,) int64 CPU indices; together each utterance once.
+    """
+    total = sum(batch.lengths(m).cpu() for m in MODALITIES)
+    assert isinstance(total, Tensor)
+    if generator is None:
+        yield from torch.argsort(total, stable=True).split(size)
+        return
+    order = torch.randperm(len(batch), generator=generator)
+    pools = order.split(16 * size)
+    order = torch.cat([p[torch.argsort(total[p], stable=True)] for p in pools])
+    groups = order.split(size)
+    for i in torch.randperm(len(groups), generator=generator).tolist():
+        yield groups[i]

@@ -1,0 +1,105 @@
+"""A linear baseline: ridge regression on counts of surviving words and mean frames.
+
+Anything called robust should beat it. It is trained on corrupted copies of the
+training split, under the training protocol, like LNLN.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lnln.data import CLS, PAD, SEP, UNK, Batch, Dataset, Standardizer
+from lnln.missing import (
+    draw_uniforms,
+    erase,
+    fixed_rates,
+    split_uniforms,
+    training_rates,
+)
+
+_PENALTIES = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+
+
+@dataclass(frozen=True)
+class LinearBaseline:
+    """A fitted ridge regression.
+
+    Attributes:
+        weight: (F,) weights of words, mean frames and the constant.
+        words: size of the vocabulary that is counted.
+        standardizer: column scaling of the frames.
+        penalty: the ridge penalty, chosen on the validation split.
+    """
+
+    weight: Tensor
+    words: int
+    standardizer: Standardizer
+    penalty: float
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """(N,) predictions from (corrupted) utterances in raw units."""
+        features = _features(self.standardizer(batch), self.words)
+        return (features @ self.weight).float()
+
+
+def _features(batch: Batch, words: int) -> Tensor:
+    counts = torch.zeros(len(batch), words, dtype=torch.float64)
+    counts.scatter_add_(
+        1, batch.tokens, torch.ones_like(counts[:, :1]).expand_as(batch.tokens)
+    )
+    counts[:, [PAD, UNK, CLS, SEP]] = 0
+    means = [_mean_of_survivors(frames) for frames in (batch.audio, batch.vision)]
+    constant = torch.ones(len(batch), 1, dtype=torch.float64)
+    return torch.cat([counts, *means, constant], dim=1)
+
+
+def _mean_of_survivors(frames: Tensor) -> Tensor:
+    alive = frames.ne(0).any(dim=-1).sum(dim=1, keepdim=True)
+    return frames.double().sum(dim=1) / alive.clamp(min=1)
+
+
+def fit_linear(dataset: Dataset, seed: int = 1111, copies: int = 10) -> LinearBaseline:
+    """Fit on `copies` corruptions of the training split; penalty by validation MAE.
+
+    Args:
+        dataset: what to fit on.
+        seed: of rates and masks.
+        copies: corruptions of the training split.
+
+    Returns:
+        `LinearBaseline`.
+    """
+    train, valid = dataset.train.batch, dataset.valid.batch
+    words = 1 + max(int(s.batch.tokens.max()) for s in dataset.splits.values())
+    words = max(words, SEP + 1)
+    standardizer = Standardizer.fit(train)
+    generator = torch.Generator().manual_seed(seed)
+    gram, target = torch.zeros(()), torch.zeros(())
+    for _ in range(copies):
+        rates = training_rates(len(train), generator)
+        corrupted = erase(train, rates, draw_uniforms(train, generator)).batch
+        x = _features(standardizer(corrupted), words)
+        gram, target = gram + x.T @ x, target + x.T @ train.labels.double()
+    ridge = torch.eye(len(gram), dtype=torch.float64)
+    ridge[-1, -1] = 0  # the constant is not shrunk
+    fits = [
+        LinearBaseline(
+            torch.linalg.solve(gram / copies + penalty * ridge, target / copies),
+            words,
+            standardizer,
+            penalty,
+        )
+        for penalty in _PENALTIES
+    ]
+    held_out = [
+        erase(valid, fixed_rates(len(valid), r), split_uniforms(valid, 0)).batch
+        for r in (0.0, 0.3, 0.5, 0.7, 0.9)
+    ]
+
+    def validation_mae(fit: LinearBaseline) -> float:
+        return sum(float((fit(b) - b.labels).abs().mean()) for b in held_out)
+
+    return min(fits, key=validation_mae)
