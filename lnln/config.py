@@ -1,0 +1,245 @@
+"""Settings as frozen dataclasses, and the named presets of the paper's Table 1."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+from lnln.data import MODALITIES, Dataset
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The text encoder: a pretrained BERT-style model, or a small one from scratch.
+
+    Attributes:
+        name: hub name or local folder of a pretrained model (`AutoModel`); None
+            builds a BERT from the sizes below, untrained and without download.
+        frozen: keep the encoder's weights as they are (the paper fine-tunes them).
+        vocab_size, width, depth, heads, ffn_width: sizes of the small BERT.
+        dropout: dropout of the small BERT (a pretrained one keeps its own).
+    """
+
+    name: str | None = None
+    frozen: bool = False
+    vocab_size: int = 30522
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+    ffn_width: int = 128
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class LNLNConfig:
+    """Sizes of the network (paper, section 3 and Table 1).
+
+    Attributes:
+        text_length, audio_length, vision_length: longest sequences T_l, T_a, T_v.
+        audio_width, vision_width: feature sizes d_a, d_v.
+        tokens: learnable tokens T in front of each modality.
+        width: model width d.
+        heads, head_width: attention heads and their width in every block but the
+            hyper-modality layers (released code: 8 x 64, wider than d).
+        ffn_width: hidden width of the feed-forward parts.
+        embedding_depth, generator_depth, completeness_depth, reconstructor_depth,
+            fusion_depth: Transformer layers of each component.
+        scales: scales of the dominant feature, hence hyper-modality layers.
+        hyper_heads: heads of the hyper-modality layers, of width / hyper_heads.
+        dropout: in every layer (released code: 0; the text encoder has its own).
+        encoder: the text encoder.
+    """
+
+    text_length: int = 50
+    audio_length: int = 375
+    vision_length: int = 500
+    audio_width: int = 5
+    vision_width: int = 20
+    tokens: int = 8
+    width: int = 128
+    heads: int = 8
+    head_width: int = 64
+    ffn_width: int = 128
+    embedding_depth: int = 2
+    generator_depth: int = 2
+    completeness_depth: int = 2
+    reconstructor_depth: int = 2
+    fusion_depth: int = 4
+    scales: int = 3
+    hyper_heads: int = 8
+    dropout: float = 0.0
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """Weights of the four loss terms (paper, eq. 16 and section 4.1).
+
+    Attributes:
+        alpha: completeness check, L_cc.
+        beta: adversarial term, L_adv.
+        gamma: reconstruction, L_rec; 0 also skips computing it.
+        delta: sentiment prediction, L_sp (called sigma in the released code).
+    """
+
+    alpha: float = 0.9
+    beta: float = 0.8
+    gamma: float = 0.1
+    delta: float = 1.0
+
+
+#: How the reported epoch is chosen, and what every output says about it.
+SELECTIONS = {
+    "validation": "best epoch by validation MAE, mean over the validation rates",
+    "paper": "peak epoch per metric on the TEST split at r = 0.5 (the paper's rule;"
+    " optimistic, since the test labels choose the epoch)",
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained (paper, Table 1, unless said otherwise).
+
+    Attributes:
+        epochs, batch_size, learning_rate, weight_decay: as in Table 1.
+        warmup: share of all steps with linearly rising learning rate; a cosine
+            to zero follows.
+        clip: largest L2 norm of the gradient (not in the paper; keeps small-data
+            runs stable).
+        patience: epochs without a better validation score before stopping.
+        seed: decides initial weights, batches, masks and dropout.
+        selection: "validation" or "paper", see `SELECTIONS`.
+        validation_rates: missing rates that the validation score is a mean over.
+        modalities: the modalities that are available; the others are erased
+            entirely in training and evaluation.
+        standardize: scale audio and vision columns by training statistics.
+        bf16: bfloat16 autocast (CUDA).
+        compile: `torch.compile` the model (CUDA).
+    """
+
+    epochs: int = 200
+    batch_size: int = 64
+    learning_rate: float = 1e-4
+    weight_decay: float = 1e-4
+    warmup: float = 0.1
+    clip: float = 1.0
+    patience: int = 20
+    seed: int = 1111
+    selection: str = "validation"
+    validation_rates: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7, 0.9)
+    modalities: tuple[str, ...] = MODALITIES
+    standardize: bool = True
+    bf16: bool = False
+    compile: bool = False
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named, complete setting: network, loss weights, training."""
+
+    name: str
+    model: LNLNConfig
+    loss: LossWeights
+    train: TrainConfig
+
+    def fit_to(self, dataset: Dataset) -> Preset:
+        """The same preset with the data's own lengths and feature sizes."""
+        batch = dataset.train.batch
+        model = replace(
+            self.model,
+            text_length=batch.tokens.shape[1],
+            audio_length=batch.audio.shape[1],
+            vision_length=batch.vision.shape[1],
+            audio_width=batch.audio.shape[2],
+            vision_width=batch.vision.shape[2],
+        )
+        return replace(self, model=model)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The preset as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Preset:
+        """The inverse of `to_dict`.
+
+        Raises:
+            ValueError: for missing or unknown settings.
+        """
+        model = dict(values["model"])
+        encoder = _build(EncoderConfig, model.pop("encoder"))
+        train = dict(values["train"])
+        for name in ("validation_rates", "modalities"):
+            train[name] = tuple(train[name])
+        return cls(
+            name=values["name"],
+            model=_build(LNLNConfig, {**model, "encoder": encoder}),
+            loss=_build(LossWeights, values["loss"]),
+            train=_build(TrainConfig, train),
+        )
+
+
+def _build(kind: Any, values: dict[str, Any]) -> Any:
+    expected = {f.name for f in fields(kind)}
+    if set(values) != expected:
+        wrong = sorted(set(values) ^ expected)
+        raise ValueError(f"{kind.__name__}: missing or unknown settings {wrong}")
+    return kind(**values)
+
+
+def _bert(name: str) -> EncoderConfig:
+    return EncoderConfig(name=name)
+
+
+PRESETS = {
+    # Simulated corpus, laptop: everything four times narrower than in the paper.
+    "mini": Preset(
+        "mini",
+        LNLNConfig(
+            text_length=26,
+            audio_length=48,
+            vision_length=48,
+            width=32,
+            heads=2,
+            head_width=16,
+            ffn_width=64,
+            fusion_depth=2,
+            hyper_heads=2,
+            encoder=EncoderConfig(
+                vocab_size=272, width=32, depth=1, heads=2, ffn_width=64
+            ),
+        ),
+        LossWeights(),
+        TrainConfig(epochs=60, learning_rate=2e-3, patience=60),
+    ),
+    "mosi": Preset(
+        "mosi",
+        LNLNConfig(encoder=_bert("bert-base-uncased")),
+        LossWeights(),
+        TrainConfig(),
+    ),
+    "mosei": Preset(
+        "mosei",
+        LNLNConfig(
+            audio_length=500,
+            audio_width=74,
+            vision_width=35,
+            encoder=_bert("bert-base-uncased"),
+        ),
+        LossWeights(),
+        TrainConfig(),
+    ),
+    "sims": Preset(
+        "sims",
+        LNLNConfig(
+            text_length=39,
+            audio_length=400,
+            vision_length=55,
+            audio_width=33,
+            vision_width=709,
+            encoder=_bert("bert-base-chinese"),
+        ),
+        LossWeights(beta=0.6),
+        TrainConfig(),
+    ),
+}

@@ -1,0 +1,123 @@
+"""The text encoder: any BERT-style model, pretrained or small and from scratch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lnln.config import EncoderConfig
+from lnln.data import PAD, valid_positions
+
+
+class TextEncoder(nn.Module):
+    """Token ids to contextual features U_l (paper, section 3.1).
+
+    Args:
+        config: which encoder.
+        max_length: longest token sequence, for the small BERT's positions.
+        architecture: a saved `transformers` configuration (from `architecture()`);
+            builds that architecture without weights, for loading a checkpoint.
+
+    Raises:
+        OSError: a named model is neither a local folder nor reachable on the hub.
+    """
+
+    def __init__(
+        self,
+        config: EncoderConfig,
+        max_length: int,
+        architecture: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.frozen = config.frozen
+        self.bert: Any = _build(config, max_length, architecture)
+        if self.frozen:
+            self.bert.requires_grad_(False)
+
+    @property
+    def width(self) -> int:
+        """Width of the features, 768 for BERT base."""
+        return int(self.bert.config.hidden_size)
+
+    def architecture(self) -> dict[str, Any]:
+        """The encoder's configuration as plain JSON values."""
+        values: dict[str, Any] = self.bert.config.to_diff_dict()
+        values["model_type"] = self.bert.config.model_type
+        for machine_specific in ("_name_or_path", "torch_dtype", "dtype"):
+            values.pop(machine_specific, None)
+        return values
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Switch training mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.bert.eval()
+        return self
+
+    def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        """Encode token ids.
+
+        Args:
+            tokens: (B, T_l) int64 ids; erased ones are [UNK] and attended to.
+            lengths: (B,) real lengths; what lies behind is masked.
+
+        Returns:
+            (B, T_l, d_l) last hidden states; padding holds unspecified values.
+        """
+        mask = valid_positions(lengths, tokens.shape[1])
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            out = self.bert(input_ids=tokens, attention_mask=mask.long())
+        states: Tensor = out.last_hidden_state
+        return states
+
+
+def _build(
+    config: EncoderConfig, max_length: int, architecture: dict[str, Any] | None
+) -> nn.Module:
+    # Imported late: transformers takes seconds to load and only models need it.
+    from transformers import AutoConfig, AutoModel, BertConfig, BertModel
+
+    if architecture is not None:
+        values = dict(architecture)
+        bert_config: Any = AutoConfig.for_model(values.pop("model_type"), **values)
+        if bert_config.model_type == "bert":
+            return BertModel(bert_config, add_pooling_layer=False)
+        model: nn.Module = AutoModel.from_config(bert_config)
+        return model
+    if config.name is None:
+        bert = BertModel(
+            BertConfig(
+                vocab_size=config.vocab_size,
+                hidden_size=config.width,
+                num_hidden_layers=config.depth,
+                num_attention_heads=config.heads,
+                intermediate_size=config.ffn_width,
+                hidden_dropout_prob=config.dropout,
+                attention_probs_dropout_prob=config.dropout,
+                max_position_embeddings=max_length,
+                pad_token_id=PAD,
+            ),
+            add_pooling_layer=False,
+        )
+        # Few utterances teach words sooner than places, so places start small.
+        with torch.no_grad():
+            bert.embeddings.position_embeddings.weight.mul_(0.05)
+        return bert
+    return _pretrained(config.name)
+
+
+def _pretrained(name: str) -> nn.Module:
+    from transformers import AutoConfig, AutoModel
+
+    local = Path(name).is_dir()
+    # Pickled weights of a folder from outside are never executed: safetensors only.
+    options: dict[str, Any] = {"use_safetensors": True, "local_files_only": local}
+    bert_config = AutoConfig.from_pretrained(name, local_files_only=local)
+    if bert_config.model_type == "bert":
+        # The pooler is not used by LNLN; leaving it out keeps checkpoints exact.
+        options["add_pooling_layer"] = False
+    model: nn.Module = AutoModel.from_pretrained(name, **options)
+    return model.float()
