@@ -205,12 +205,13 @@ PRESETS = {
             ffn_width=64,
             fusion_depth=2,
             hyper_heads=2,
+            dropout=0.2,
             encoder=EncoderConfig(
-                vocab_size=272, width=32, depth=1, heads=2, ffn_width=64
+                vocab_size=272, width=32, depth=1, heads=2, ffn_width=64, dropout=0.2
             ),
         ),
         LossWeights(),
-        TrainConfig(epochs=60, learning_rate=2e-3, patience=60),
+        TrainConfig(epochs=40, learning_rate=1e-3, weight_decay=0.1, patience=40),
     ),
     "mosi": Preset(
         "mosi",

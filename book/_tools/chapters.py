@@ -1,0 +1,242 @@
+"""Run the chapters and keep their notebooks in one canonical form.
+
+    python book/_tools/chapters.py run --in-place
+    python book/_tools/chapters.py run --out _build/runs -p seed 1
+    python book/_tools/chapters.py check
+
+The chapters are the notebooks of the `book` folder that this file lies in. Canonical
+form means that two runs on one machine give the same bytes: no times, no random ids, no
+metadata beyond kernel, language and tags, and no live widgets, which a page cannot run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from nbformat import NotebookNode
+
+BOOK = Path(__file__).resolve().parents[1]
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+MAX_LINES, MAX_COLUMNS = 40, 79
+
+
+def chapter_paths() -> list[Path]:
+    """The notebooks of the book, in reading order."""
+    return sorted(BOOK.glob("*.ipynb"))
+
+
+def parameter_names(notebook: NotebookNode) -> set[str]:
+    """The names that the cell tagged `parameters` assigns.
+
+    Args:
+        notebook: a chapter.
+
+    Returns:
+        The assigned names; empty without such a cell.
+    """
+    return {
+        node.id
+        for cell in notebook.cells
+        if "parameters" in cell.metadata.get("tags", [])
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
+
+
+def run(path: Path, parameters: dict[str, Any] | None = None) -> NotebookNode:
+    """Run one chapter in the book's folder.
+
+    Args:
+        path: the chapter's file, which is not changed.
+        parameters: values for names in its `parameters` cell.
+
+    Returns:
+        The executed notebook in canonical form.
+
+    Raises:
+        ValueError: the chapter has no such parameter.
+        papermill.PapermillExecutionError: a cell failed.
+    """
+    parameters = parameters or {}
+    # papermill itself only warns about a misspelt name and runs the old values.
+    unknown = set(parameters) - parameter_names(nbformat.read(path, 4))
+    if unknown:
+        raise ValueError(f"{path.name} has no parameter {', '.join(sorted(unknown))}")
+    executed = papermill.execute_notebook(
+        str(path),
+        None,
+        parameters=parameters,
+        cwd=str(BOOK),
+        kernel_name="python3",
+        progress_bar=False,
+        execution_timeout=600,
+        store_widget_state=False,
+        coalesce_streams=True,
+    )
+    return canonical(executed)
+
+
+def canonical(notebook: NotebookNode) -> NotebookNode:
+    """Reduce a notebook to what a reader sees.
+
+    Args:
+        notebook: any notebook.
+
+    Returns:
+        A copy with fixed cell ids and minimal metadata. A widget view goes where the
+        output has a `text/html` copy of it; `problems` reports one that stays.
+    """
+    result = nbformat.from_dict(notebook)
+    result.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    result.nbformat, result.nbformat_minor = 4, 5
+    for number, cell in enumerate(result.cells):
+        cell.id = f"c{number:02d}"
+        tags = cell.metadata.get("tags")
+        cell.metadata = {"tags": tags} if tags else {}
+        for output in cell.get("outputs", []):
+            if "metadata" in output:
+                output.metadata = {}
+            if "text/html" in output.get("data", {}):
+                output.data.pop(WIDGET_VIEW, None)
+    return nbformat.from_dict(result)
+
+
+def text_of(notebook: NotebookNode) -> str:
+    """The file content of a notebook.
+
+    Args:
+        notebook: any notebook.
+
+    Returns:
+        JSON text that ends in a newline.
+    """
+    return nbformat.writes(notebook, nbformat.NO_CONVERT) + "\n"
+
+
+def problems(path: Path) -> Iterator[str]:
+    """Look for what keeps a stored chapter from being published.
+
+    Args:
+        path: the chapter's file.
+
+    Yields:
+        One sentence a problem.
+    """
+    stored = path.read_text("utf-8")
+    notebook = nbformat.reads(stored, nbformat.NO_CONVERT)
+    if stored != text_of(canonical(notebook)):
+        yield "is not in canonical form; `make chapters` rewrites it"
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if [c.execution_count for c in code] != list(range(1, len(code) + 1)):
+        yield "was not run from top to bottom"
+    if len([c for c in code if "parameters" in c.metadata.get("tags", [])]) != 1:
+        yield "needs exactly one cell tagged `parameters`"
+    for cell in notebook.cells:
+        for problem in cell_problems(cell):
+            yield f"cell {cell.id} {problem}"
+
+
+def cell_problems(cell: NotebookNode) -> Iterator[str]:
+    """Look for faults in one stored cell.
+
+    Args:
+        cell: a cell of any type.
+
+    Yields:
+        One sentence a problem, without its subject.
+    """
+    if cell.cell_type != "code":
+        return
+    lines = cell.source.splitlines()
+    if len(lines) > MAX_LINES:
+        yield f"has {len(lines)} lines, more than {MAX_LINES}"
+    widest = max(map(len, lines), default=0)
+    if widest > MAX_COLUMNS:
+        yield f"has {widest} columns, more than {MAX_COLUMNS}"
+    if "injected-parameters" in cell.metadata.get("tags", []):
+        yield "was injected by a run with other parameters"
+    for output in cell.outputs:
+        if output.output_type == "error":
+            yield f"stopped with {output.ename}"
+        if WIDGET_VIEW in output.get("data", {}):
+            yield "shows a widget that has no `text/html` copy"
+
+
+def run_all(out: Path, parameters: dict[str, Any]) -> None:
+    """Run every chapter and write the results.
+
+    Args:
+        out: folder for the executed notebooks; `BOOK` rewrites the chapters.
+        parameters: values for the chapters' parameters.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for path in chapter_paths():
+        print(f"running {path.name}", flush=True)
+        executed = run(path, parameters)
+        (out / path.name).write_text(text_of(executed), "utf-8", newline="\n")
+
+
+def check_all() -> int:
+    """Print every problem of every stored chapter.
+
+    Returns:
+        The number of problems.
+    """
+    found = [f"{p.name} {problem}" for p in chapter_paths() for problem in problems(p)]
+    for line in found:
+        print(line, file=sys.stderr)
+    return len(found)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: arguments; those of the process by default.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(description="Run or check the chapters.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("check", help="check the stored notebooks without running them")
+    runner = commands.add_parser("run", help="run every chapter")
+    where = runner.add_mutually_exclusive_group(required=True)
+    where.add_argument("--in-place", action="store_true", help="rewrite the chapters")
+    where.add_argument("--out", type=Path, help="write to this folder instead")
+    runner.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        dest="parameters",
+        help="set a parameter; needs --out",
+    )
+    args = parser.parse_args(argv)
+    if args.command == "check":
+        return int(check_all() > 0)
+    if args.in_place and args.parameters:
+        parser.error("-p needs --out: the book holds the default values")
+    values = {name: _literal(value) for name, value in args.parameters}
+    run_all(BOOK if args.in_place else args.out, values)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

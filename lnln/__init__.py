@@ -1,0 +1,86 @@
+"""LNLN, the executable book: its importable core.
+
+Data flow one way: `simulate` or `read_mmsa` give a `Dataset`; `erase` corrupts a
+`Batch`; `LNLN` predicts; `lnln_losses` scores a step; `train` writes a run;
+`evaluate_run` sweeps it over missing rates; `robustness_figure` draws the curve.
+"""
+
+__version__ = "0.1.0"
+
+from lnln.bayes import bayes_limit
+from lnln.checkpoint import (
+    CheckpointError,
+    Predictions,
+    TrainedModel,
+    load_model,
+    load_pretrained,
+)
+from lnln.config import (
+    PRESETS,
+    EncoderConfig,
+    LNLNConfig,
+    LossWeights,
+    Preset,
+    TrainConfig,
+)
+from lnln.corpus import posterior, simulate
+from lnln.data import Batch, DataError, Dataset, Split, Standardizer
+from lnln.evaluate import conditions, evaluate_run, reference_rows, write_csv
+from lnln.linear import fit_linear
+from lnln.losses import lnln_losses
+from lnln.metrics import evaluate_predictions, laziness, majority_floor
+from lnln.missing import (
+    TEST_RATES,
+    Erased,
+    erase,
+    fixed_rates,
+    split_uniforms,
+    training_rates,
+)
+from lnln.mmsa import read_mmsa, write_mmsa
+from lnln.model import LNLN, Output
+from lnln.plot import robustness_figure
+from lnln.train import train
+
+__all__ = [
+    "LNLN",
+    "PRESETS",
+    "TEST_RATES",
+    "Batch",
+    "CheckpointError",
+    "DataError",
+    "Dataset",
+    "EncoderConfig",
+    "Erased",
+    "LNLNConfig",
+    "LossWeights",
+    "Output",
+    "Predictions",
+    "Preset",
+    "Split",
+    "Standardizer",
+    "TrainConfig",
+    "TrainedModel",
+    "bayes_limit",
+    "conditions",
+    "erase",
+    "evaluate_predictions",
+    "evaluate_run",
+    "fit_linear",
+    "fixed_rates",
+    "laziness",
+    "lnln_losses",
+    "load_model",
+    "load_pretrained",
+    "majority_floor",
+    "posterior",
+    "read_mmsa",
+    "reference_rows",
+    "robustness_figure",
+    "simulate",
+    "split_uniforms",
+    "train",
+    "training_rates",
+    "write_csv",
+    "write_mmsa",
+]

@@ -1,0 +1,298 @@
+"""Trained models on disk: safetensors and JSON, written atomically, checked on load.
+
+Nothing here unpickles: weights are safetensors, everything else is JSON in their
+header, so one file holds all that is needed and cannot be half old and half new.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lnln.config import Preset
+from lnln.data import Batch, Standardizer, batches_by_length
+from lnln.metrics import METRICS
+from lnln.missing import Uniforms, erase
+from lnln.model import LNLN, Output
+from lnln.paths import data_dir, sha256_of
+
+_FORMAT = 1
+_STATISTICS = ("audio_mean", "audio_scale", "vision_mean", "vision_scale")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint is missing, damaged or of another kind; says what to do."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with everything needed to use it on raw data.
+
+    Attributes:
+        model: the network, in evaluation mode.
+        preset: the settings it was trained with.
+        standardizer: column scaling fitted on its training data, or None.
+        provenance: what it was trained on and when it was chosen, for reports.
+    """
+
+    model: LNLN
+    preset: Preset
+    standardizer: Standardizer | None
+    provenance: dict[str, Any]
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch) -> Output:
+        """Predict from (corrupted) utterances in raw units, on the model's device."""
+        batch = batch.to(next(self.model.parameters()).device)
+        if self.standardizer is not None:
+            batch = self.standardizer(batch)
+        self.model.eval()
+        output: Output = self.model(batch)
+        return output
+
+    def predict(
+        self, batch: Batch, rates: Tensor, uniforms: Uniforms, size: int = 256
+    ) -> Predictions:
+        """Erase from complete utterances and predict, in batches of similar length.
+
+        Args:
+            batch: N complete utterances in raw units.
+            rates: (N, 3) missing rates of language, audio, vision.
+            uniforms: the draws of `split_uniforms`.
+            size: utterances a batch; it does not change what is erased.
+
+        Returns:
+            `Predictions` in the order of `batch`, on the CPU.
+        """
+        sentiment, completeness = torch.empty(len(batch)), torch.empty(len(batch))
+        for index in batches_by_length(batch, size):
+            part = batch.select(index.to(batch.device)).trim()
+            output = self(erase(part, rates[index], uniforms.select(index)).batch)
+            sentiment[index] = output.sentiment.float().cpu()
+            completeness[index] = output.completeness.float().cpu()
+        return Predictions(sentiment, completeness)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions for a split: (N,) sentiment and (N,) completeness, on the CPU."""
+
+    sentiment: Tensor
+    completeness: Tensor
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    names = ("lnln", "torch", "transformers", "numpy", "safetensors")
+    return {name: version(name) for name in names}
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` once the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One fixed name, so that what a killed run leaves behind is overwritten.
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write JSON atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
+    """Write tensors and a JSON header as one safetensors file, atomically."""
+    ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    with atomic_path(path) as temporary:
+        save_file(ready, temporary, metadata={"lnln": json.dumps(header)})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
+    """Read what `write_tensors` wrote.
+
+    Returns:
+        The tensors by name and the header.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or not written by lnln.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            f"{path}: no such checkpoint; train one with `lnln train`"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            header = json.loads((file.metadata() or {})["lnln"])
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of lnln, or damaged ({error}); "
+            "train again or restore the file"
+        ) from error
+    return tensors, header
+
+
+def save_model(path: Path, trained: TrainedModel) -> None:
+    """Write a trained model, with its settings and provenance, to one file."""
+    tensors = {f"model.{k}": v for k, v in trained.model.state_dict().items()}
+    if trained.standardizer is not None:
+        for name in _STATISTICS:
+            tensors[f"standardizer.{name}"] = getattr(trained.standardizer, name)
+    header = {
+        "format": _FORMAT,
+        "preset": trained.preset.to_dict(),
+        "encoder": trained.model.text_encoder.architecture(),
+        "provenance": trained.provenance,
+    }
+    write_tensors(path, tensors, header)
+
+
+def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedModel:
+    """Read a trained model.
+
+    Args:
+        path: a file that `save_model` wrote.
+        device: where to put it.
+
+    Returns:
+        `TrainedModel`, in evaluation mode. The text encoder's architecture comes
+        from the file: no hub and no network.
+
+    Raises:
+        CheckpointError: the file is missing, damaged or of another format.
+    """
+    path = Path(path)
+    tensors, header = read_tensors(path)
+    try:
+        if header["format"] != _FORMAT:
+            raise ValueError(f"format {header['format']}, expected {_FORMAT}")
+        preset = Preset.from_dict(header["preset"])
+        with _without_initialisation():
+            model = LNLN(preset.model, header["encoder"])
+        weights = {
+            name.removeprefix("model."): tensor
+            for name, tensor in tensors.items()
+            if name.startswith("model.")
+        }
+        model.load_state_dict(weights)
+        standardizer = None
+        if f"standardizer.{_STATISTICS[0]}" in tensors:
+            standardizer = Standardizer(
+                *(tensors[f"standardizer.{name}"] for name in _STATISTICS)
+            )
+        provenance = header["provenance"]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: its contents do not fit this version of lnln ({error}); "
+            "use the version that wrote it or train again"
+        ) from error
+    return TrainedModel(model.to(device).eval(), preset, standardizer, provenance)
+
+
+@contextmanager
+def _without_initialisation() -> Iterator[None]:
+    # Loading must not advance the caller's random state.
+    state = torch.get_rng_state()
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+
+
+def checkpoint_name(score: str = "validation") -> str:
+    """The file of a run that holds the best epoch by a score."""
+    return (
+        "model.safetensors" if score == "validation" else f"model-{score}.safetensors"
+    )
+
+
+def selected_checkpoints(selection: str, scheme: str) -> dict[str, str]:
+    """Which checkpoint file of a run reports which metric.
+
+    Args:
+        selection: "validation" (one file for all) or "paper" (one per metric; F1
+            goes with its Acc-2 and Corr with MAE, as released).
+        scheme: "mosi" or "sims".
+
+    Returns:
+        {metric: file name}.
+    """
+    metrics = METRICS[scheme]
+    if selection != "paper":
+        return dict.fromkeys(metrics, checkpoint_name())
+    owner = {"corr": "mae", "f1": "acc2"}
+    owner |= {f"f1_{kind}": f"acc2_{kind}" for kind in ("neg_pos", "neg_nonneg")}
+    return {m: checkpoint_name(owner.get(m, m)) for m in metrics}
+
+
+def load_pretrained(
+    name: str = "mini", device: torch.device | str = "cpu"
+) -> TrainedModel:
+    """The checkpoint that ships with the book, trained on simulated data.
+
+    Args:
+        name: "mini".
+        device: where to put it.
+
+    Returns:
+        `TrainedModel`, ready to predict.
+
+    Raises:
+        CheckpointError: no such checkpoint, or its SHA-256 is not the recorded one.
+    """
+    folder = data_dir() / name
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        shipped = sorted(p.parent.name for p in data_dir().glob("*/model.safetensors"))
+        raise CheckpointError(f"no shipped checkpoint {name!r}; there are {shipped}")
+    expected = (folder / "SHA256SUMS").read_text("utf-8").split()[0]
+    if (found := sha256_of(path)) != expected:
+        raise CheckpointError(
+            f"{path}: SHA-256 is {found}, not {expected}; restore it with git checkout"
+        )
+    return load_model(path, device)
+
+
+def flatten_optimizer(
+    optimizer: torch.optim.Optimizer, names: dict[Tensor, str]
+) -> dict[str, Tensor]:
+    """AdamW's state as named tensors `optimizer.<parameter>.<entry>`."""
+    return {
+        f"optimizer.{names[parameter]}.{key}": value
+        for parameter, entry in optimizer.state.items()
+        for key, value in entry.items()
+    }
+
+
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    parameters: dict[str, Tensor],
+    tensors: dict[str, Tensor],
+) -> None:
+    """The inverse of `flatten_optimizer`."""
+    for name, value in tensors.items():
+        if name.startswith("optimizer."):
+            parameter, key = name.removeprefix("optimizer.").rsplit(".", 1)
+            owner = parameters[parameter]
+            # AdamW keeps its step counter on the CPU unless it is fused.
+            on_device = key != "step" or bool(optimizer.defaults.get("fused"))
+            optimizer.state[owner][key] = value.to(owner.device) if on_device else value

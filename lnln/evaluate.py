@@ -1,0 +1,284 @@
+"""From a trained run to a robustness curve: the sweep over missing rates."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from lnln.bayes import bayes_limit
+from lnln.checkpoint import (
+    CheckpointError,
+    Predictions,
+    atomic_path,
+    load_model,
+    selected_checkpoints,
+)
+from lnln.data import MODALITIES, Batch, Dataset
+from lnln.linear import LinearBaseline
+from lnln.metrics import METRICS, evaluate_predictions, laziness, majority_floor
+from lnln.missing import (
+    MODALITY_SUBSETS,
+    TEST_RATES,
+    erase,
+    fixed_rates,
+    split_uniforms,
+)
+
+#: Columns of `robustness.csv`; one number per row.
+COLUMNS = (
+    "dataset",
+    "method",
+    "seed",
+    "selection",
+    "split",
+    "available",
+    "mask_seed",
+    "rate",
+    "metric",
+    "value",
+)
+Row = dict[str, Any]
+BAYES, FLOOR, LINEAR = "Bayes limit", "majority floor", "linear baseline"
+
+#: A condition of evaluation: available modalities and their missing rate.
+Condition = tuple[tuple[str, ...], float]
+
+
+def conditions(
+    rates: Iterable[float] = TEST_RATES,
+    subsets: bool = False,
+    modalities: Sequence[str] = MODALITIES,
+) -> list[Condition]:
+    """The conditions to evaluate.
+
+    Args:
+        rates: missing rates for all available modalities at once.
+        subsets: add the modality-missing test: every subset of modalities, complete,
+            with the others missing entirely (paper, Tables 11-14).
+        modalities: what is available in the rate sweep.
+
+    Returns:
+        Conditions without repetition.
+    """
+    wanted: list[Condition] = [(tuple(modalities), rate) for rate in rates]
+    if subsets:
+        wanted += [(subset, 0.0) for subset in MODALITY_SUBSETS]
+    return list(dict.fromkeys(wanted))
+
+
+def load_record(folder: Path | str) -> dict[str, Any]:
+    """Read a run's `record.json`.
+
+    Raises:
+        CheckpointError: there is none, or it is not JSON.
+    """
+    path = Path(folder) / "record.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{folder} holds no run (no record.json); train one with `lnln train`"
+        ) from None
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}); resume the run") from error
+    return record
+
+
+def evaluate_run(
+    folder: Path | str,
+    dataset: Dataset,
+    wanted: Sequence[Condition],
+    *,
+    split: str = "test",
+    mask_seeds: Sequence[int] = (0, 1, 2),
+    device: str = "cpu",
+    progress: bool = True,
+) -> list[Row]:
+    """Evaluate a run under every condition and mask seed.
+
+    Args:
+        folder: of the run, as `lnln.train.train` wrote it.
+        dataset: usually the one it was trained on; any with the same feature sizes.
+        wanted: from `conditions`.
+        split: the split to evaluate.
+        mask_seeds: corruptions per condition.
+        device: where to run.
+        progress: show a bar.
+
+    Returns:
+        Tidy rows with `COLUMNS`: all metrics, and how lazy the predictions are.
+
+    Raises:
+        CheckpointError: a checkpoint is missing or damaged.
+        ValueError: the data have other feature sizes or another label scheme.
+    """
+    record = load_record(folder)
+    if record["data"]["scheme"] != dataset.scheme:
+        raise ValueError(
+            f"{folder} was trained for labels of {record['data']['scheme']}, "
+            f"{dataset.source} has labels of {dataset.scheme}"
+        )
+    batch = dataset.splits[split].batch
+    files = selected_checkpoints(record["selection"], dataset.scheme)
+    rows: list[Row] = []
+    names = sorted(set(files.values()))
+    total = len(names) * len(wanted) * len(mask_seeds)
+    with tqdm(total=total, desc="evaluating", disable=not progress) as bar:
+        for name in names:
+            trained = load_model(Path(folder) / name, device)
+            _check_fit(batch, trained.preset.model, dataset.source)
+            kept = [m for m, file in files.items() if file == name]
+            base = {
+                "dataset": dataset.name,
+                "method": _method_name(trained.preset.train.modalities),
+                "seed": record["seed"],
+                "selection": record["selection"],
+                "split": split,
+            }
+            for available, rate in wanted:
+                usable = [m for m in available if m in trained.preset.train.modalities]
+                rates = fixed_rates(len(batch), rate, usable)
+                for seed in mask_seeds:
+                    predicted = trained.predict(
+                        batch, rates, split_uniforms(batch, seed)
+                    )
+                    scores = _scores(predicted, batch, dataset.scheme, kept)
+                    at = {"available": "".join(available), "mask_seed": seed}
+                    rows += _rows({**base, **at, "rate": rate}, scores)
+                    bar.update()
+    return rows
+
+
+def _method_name(modalities: Sequence[str]) -> str:
+    missing = [m for m in MODALITIES if m not in modalities]
+    return "LNLN" + (f" ({'+'.join(modalities)} only)" if missing else "")
+
+
+def _check_fit(batch: Batch, config: Any, source: str) -> None:
+    have = (batch.audio.shape[2], batch.vision.shape[2])
+    want = (config.audio_width, config.vision_width)
+    if have != want:
+        raise ValueError(
+            f"{source}: audio and vision are {have} wide, the model expects {want}"
+        )
+    longest = {
+        "tokens": (int(batch.token_lengths.max()), config.text_length),
+        "audio frames": (int(batch.audio_lengths.max()), config.audio_length),
+        "visual frames": (int(batch.vision_lengths.max()), config.vision_length),
+    }
+    for what, (found, limit) in longest.items():
+        if found > limit:
+            raise ValueError(
+                f"{source}: up to {found} {what}, the model was built for {limit}"
+            )
+
+
+def _scores(
+    predicted: Predictions, batch: Batch, scheme: Any, kept: Sequence[str]
+) -> dict[str, float]:
+    scores = evaluate_predictions(predicted.sentiment, batch.labels, scheme)
+    chosen = {m: scores[m] for m in kept}
+    if "mae" in kept:
+        lazy = laziness(predicted.sentiment, scheme)
+        chosen["completeness"] = float(predicted.completeness.mean())
+        chosen |= {f"laziness_{k}": v for k, v in lazy.items()}
+    return chosen
+
+
+def _rows(at: Row, scores: dict[str, float]) -> list[Row]:
+    return [{**at, "metric": metric, "value": v} for metric, v in scores.items()]
+
+
+def reference_rows(
+    dataset: Dataset,
+    wanted: Sequence[Condition],
+    *,
+    split: str = "test",
+    mask_seeds: Sequence[int] = (0, 1, 2),
+    linear: LinearBaseline | None = None,
+) -> list[Row]:
+    """What a result is read against: floor, and on simulated data the Bayes limit.
+
+    Args:
+        dataset, wanted, split, mask_seeds: as in `evaluate_run`.
+        linear: a fitted linear baseline to add.
+
+    Returns:
+        Tidy rows with `COLUMNS`; the methods are named `BAYES`, `FLOOR`, `LINEAR`.
+    """
+    batch = dataset.splits[split].batch
+    base = {"dataset": dataset.name, "seed": "", "selection": "", "split": split}
+    floor = majority_floor(dataset.train.batch.labels, batch.labels, dataset.scheme)
+    rows: list[Row] = []
+    for available, rate in wanted:
+        at = {**base, "available": "".join(available), "mask_seed": "", "rate": rate}
+        rows += _rows({**at, "method": FLOOR}, floor)
+        if dataset.name == "simulated":
+            limit = bayes_limit(batch, rate, mask_seeds, available)
+            rows += _rows({**at, "method": BAYES}, limit)
+        if linear is not None:
+            rates = fixed_rates(len(batch), rate, available)
+            for seed in mask_seeds:
+                corrupted = erase(batch, rates, split_uniforms(batch, seed)).batch
+                scores = evaluate_predictions(
+                    linear(corrupted), batch.labels, dataset.scheme
+                )
+                rows += _rows({**at, "method": LINEAR, "mask_seed": seed}, scores)
+    return rows
+
+
+def write_csv(path: Path | str, rows: Sequence[Row]) -> None:
+    """Write tidy rows atomically."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({c: row.get(c, "") for c in COLUMNS})
+    with atomic_path(Path(path)) as temporary:
+        temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def mean_by_rate(
+    rows: Iterable[Row], metric: str, available: str = "lav"
+) -> dict[str, dict[float, float]]:
+    """A metric per method and rate, averaged over seeds and mask seeds.
+
+    Args:
+        rows: tidy rows.
+        metric: which metric.
+        available: which modalities were available.
+
+    Returns:
+        {method: {rate: mean}}.
+    """
+    values: dict[str, dict[float, list[float]]] = {}
+    for row in rows:
+        if row["metric"] == metric and row["available"] == available:
+            of_method = values.setdefault(row["method"], {})
+            of_method.setdefault(float(row["rate"]), []).append(float(row["value"]))
+    return {
+        method: {rate: sum(v) / len(v) for rate, v in sorted(by_rate.items())}
+        for method, by_rate in values.items()
+    }
+
+
+def table(rows: Sequence[Row], method: str, scheme: str, available: str = "lav") -> str:
+    """A method's metrics per missing rate as text, with the mean of r = 0..0.9."""
+    metrics = METRICS[scheme]
+    columns = [mean_by_rate(rows, m, available).get(method, {}) for m in metrics]
+    rates = sorted(set().union(*columns))
+    lines = ["   r  " + "".join(f"{m:>18}" for m in metrics)]
+    for rate in rates:
+        cells = "".join(f"{c[rate]:18.3f}" for c in columns)
+        lines.append(f"{rate:5.2f} {cells}")
+    swept = [rate for rate in TEST_RATES if rate in rates]
+    if len(swept) == len(TEST_RATES):
+        means = [sum(c[rate] for rate in swept) / len(swept) for c in columns]
+        lines.append(" mean " + "".join(f"{m:18.3f}" for m in means))
+    return "\n".join(lines)

@@ -1,0 +1,393 @@
+"""Training: exact repetition from a seed, exact resumption after any kill.
+
+All randomness of an epoch (order, rates, masks, dropout) is drawn from (seed,
+epoch), so the state to resume from is only the weights, AdamW's moments and the
+epoch number. It is written after every epoch; a run killed at any moment repeats at
+most one epoch and ends with the same weights as an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from lnln.checkpoint import (
+    CheckpointError,
+    TrainedModel,
+    checkpoint_name,
+    flatten_optimizer,
+    read_tensors,
+    restore_optimizer,
+    save_model,
+    versions,
+    write_json,
+    write_tensors,
+)
+from lnln.config import SELECTIONS, Preset, TrainConfig
+from lnln.data import MODALITIES, Batch, Dataset, Standardizer, batches_by_length
+from lnln.losses import Losses, lnln_losses
+from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
+from lnln.missing import (
+    draw_uniforms,
+    erase,
+    fixed_rates,
+    split_uniforms,
+    training_rates,
+)
+from lnln.model import LNLN
+
+#: Mask seed of the validation score and of the paper's selection pass.
+SELECTION_MASK_SEED = 0
+_PARTS = ("sentiment", "completeness", "adversarial", "reconstruction")
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; says why and what to do."""
+
+
+@dataclass
+class _Run:
+    """What an epoch reads and changes."""
+
+    preset: Preset
+    dataset: Dataset
+    folder: Path
+    device: torch.device
+    model: LNLN
+    optimizer: torch.optim.Optimizer
+    standardizer: Standardizer | None
+    history: list[dict[str, float]]
+    best: dict[str, dict[str, float]]
+    seconds: float = 0.0
+    finished: bool = False
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+    def trained(self, **provenance: Any) -> TrainedModel:
+        return TrainedModel(
+            self.model,
+            self.preset,
+            self.standardizer,
+            {**_provenance(self.preset, self.dataset), **provenance},
+        )
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """ "auto" is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """Linear warm-up, then a cosine to zero.
+
+    Args:
+        step: optimizer step, counted from 0.
+        steps: steps of the whole run.
+        config: peak rate and warm-up share.
+
+    Returns:
+        The learning rate of this step.
+    """
+    warmup = max(1, round(config.warmup * steps))
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
+def train(
+    preset: Preset,
+    dataset: Dataset,
+    folder: Path | str,
+    *,
+    resume: bool = False,
+    device: str = "auto",
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train LNLN and write the run to a folder.
+
+    The folder gets `record.json` (settings, data, versions, history),
+    `model.safetensors` (the selected epoch; with selection "paper" one
+    `model-<metric>.safetensors` per metric) and `state.safetensors` (to resume).
+
+    Args:
+        preset: settings; sizes are taken from the data.
+        dataset: what to train on.
+        folder: where the run is written.
+        resume: go on with the run in `folder`; starts it if there is none.
+        device: "auto", "cpu" or "cuda".
+        progress: show a bar with losses and time left.
+
+    Returns:
+        The run's record, as in `record.json`.
+
+    Raises:
+        CheckpointError: the folder holds a run and resume is False, or its settings
+            or data differ from the given ones.
+        TrainingError: the loss is no longer finite.
+    """
+    run = _start(preset.fit_to(dataset), dataset, Path(folder), resume, device)
+    config = run.preset.train
+    if run.finished:
+        return _record(run)
+    standardize = run.standardizer or (lambda batch: batch)
+    data = standardize(dataset.train.batch).to(run.device)
+    steps = math.ceil(len(data) / config.batch_size)
+    started = time.monotonic() - run.seconds
+    with tqdm(
+        total=config.epochs * steps,
+        initial=run.epoch * steps,
+        desc=f"training on {run.device.type}",
+        unit="step",
+        disable=not progress,
+    ) as bar:
+        for epoch in range(run.epoch, config.epochs):
+            losses = _train_epoch(run, data, epoch, bar)
+            entry = {"epoch": epoch + 1, **losses, **_select(run, epoch + 1)}
+            run.history.append(entry)
+            run.seconds = time.monotonic() - started
+            stale = epoch + 1 - run.best["validation"]["epoch"]
+            run.finished = epoch + 1 == config.epochs or stale >= config.patience
+            _save_state(run)
+            write_json(run.folder / "record.json", _record(run))
+            if run.finished:
+                break
+    return _record(run)
+
+
+def _start(
+    preset: Preset, dataset: Dataset, folder: Path, resume: bool, device: str
+) -> _Run:
+    if preset.train.selection not in SELECTIONS:
+        raise ValueError(
+            f"selection {preset.train.selection!r} is unknown; "
+            f"choose from {sorted(SELECTIONS)}"
+        )
+    where = resolve_device(device)
+    if where.type == "cuda":
+        # cuBLAS repeats exactly only with this set before its first use.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(preset.train.seed)
+    model = LNLN(preset.model).to(where)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable,
+        lr=preset.train.learning_rate,
+        weight_decay=preset.train.weight_decay,
+        fused=where.type == "cuda",
+    )
+    standardizer = None
+    if preset.train.standardize:
+        standardizer = Standardizer.fit(dataset.train.batch)
+    run = _Run(preset, dataset, folder, where, model, optimizer, standardizer, [], {})
+    state = folder / "state.safetensors"
+    if state.exists() and not resume:
+        raise CheckpointError(
+            f"{folder} holds a run already; resume it (--resume) "
+            "or choose another folder"
+        )
+    if state.exists():
+        _load_state(run, state)
+    return run
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
+
+
+def _train_epoch(
+    run: _Run, data: Batch, epoch: int, bar: tqdm[Any]
+) -> dict[str, float]:
+    config = run.preset.train
+    seed = _epoch_seed(config.seed, epoch)
+    torch.manual_seed(seed)
+    on_cpu = torch.Generator().manual_seed(seed)
+    on_device = torch.Generator(run.device).manual_seed(seed)
+    rates = training_rates(len(data), on_cpu)
+    for column, modality in enumerate(MODALITIES):
+        if modality not in config.modalities:
+            rates[:, column] = 1.0
+    model = torch.compile(run.model) if config.compile else run.model
+    run.model.train()
+    steps = math.ceil(len(data) / config.batch_size)
+    totals = torch.zeros(len(_PARTS) + 1, device=run.device)
+    groups = batches_by_length(data, config.batch_size, on_cpu)
+    for step, index in enumerate(groups):
+        complete = data.select(index.to(run.device)).trim()
+        uniforms = draw_uniforms(complete, on_device)
+        erased = erase(complete, rates[index].to(run.device), uniforms)
+        with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
+            output = model(
+                erased.batch, complete if run.preset.loss.gamma > 0 else None
+            )
+            losses = lnln_losses(
+                output, complete.labels, erased.nominal[:, 0], run.preset.loss
+            )
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate(
+                epoch * steps + step, config.epochs * steps, config
+            )
+        run.optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
+        if not bool(norm.isfinite()):
+            raise TrainingError(
+                f"the gradient is not finite in epoch {epoch + 1}, step {step + 1}; "
+                "check the data (lnln data check), lower the learning rate or "
+                f"standardise the columns. {run.folder} keeps the last whole epoch"
+            )
+        run.optimizer.step()
+        totals += _parts(losses) * len(index)
+        bar.update()
+        if step % 10 == 0:
+            bar.set_postfix(
+                epoch=epoch + 1, loss=f"{losses.total.item():.3f}", refresh=False
+            )
+    mean = (totals / len(data)).tolist()
+    return {f"train_{n}": v for n, v in zip((*_PARTS, "total"), mean, strict=True)}
+
+
+def _parts(losses: Losses) -> Tensor:
+    return torch.stack([getattr(losses, n) for n in (*_PARTS, "total")]).detach()
+
+
+def _select(run: _Run, epoch: int) -> dict[str, float]:
+    """Score the epoch; keep its weights wherever it is the best so far."""
+    scores = {"validation": _validation_mae(run)}
+    if run.preset.train.selection == "paper":
+        scores |= _test_scores(run)
+    for name, score in scores.items():
+        held = run.best.get(name)
+        sign = 1 if HIGHER_IS_BETTER.get(name, False) else -1
+        if held is None or sign * score > sign * held["score"]:
+            run.best[name] = {"epoch": epoch, "score": score}
+            if (name == "validation") == (run.preset.train.selection != "paper"):
+                save_model(
+                    run.folder / checkpoint_name(name),
+                    run.trained(selected_by=name, epoch=epoch, score=score),
+                )
+    return {
+        ("validation_mae" if n == "validation" else n): s for n, s in scores.items()
+    }
+
+
+def _predictions(run: _Run, batch: Batch, rate: float) -> Tensor:
+    return (
+        run.trained()
+        .predict(
+            batch,
+            fixed_rates(len(batch), rate, run.preset.train.modalities),
+            split_uniforms(batch, SELECTION_MASK_SEED),
+        )
+        .sentiment
+    )
+
+
+def _validation_mae(run: _Run) -> float:
+    batch = run.dataset.valid.batch
+    errors = [
+        (_predictions(run, batch, rate) - batch.labels).abs().mean()
+        for rate in run.preset.train.validation_rates
+    ]
+    return float(torch.stack(errors).mean())
+
+
+def _test_scores(run: _Run) -> dict[str, float]:
+    batch = run.dataset.test.batch
+    scores = evaluate_predictions(
+        _predictions(run, batch, 0.5), batch.labels, run.dataset.scheme
+    )
+    # F1 goes with its Acc-2, and Corr with MAE : no checkpoint of their own.
+    return {n: s for n, s in scores.items() if not n.startswith("f1") and n != "corr"}
+
+
+def _provenance(preset: Preset, dataset: Dataset) -> dict[str, Any]:
+    return {
+        "data": {
+            "name": dataset.name,
+            "scheme": dataset.scheme,
+            "source": dataset.source,
+            "sha256": dataset.sha256,
+            "mended": list(dataset.mended),
+        },
+        "seed": preset.train.seed,
+        "selection": preset.train.selection,
+        "selection_rule": SELECTIONS[preset.train.selection],
+        "versions": versions(),
+    }
+
+
+def _record(run: _Run) -> dict[str, Any]:
+    return {
+        **_provenance(run.preset, run.dataset),
+        "preset": run.preset.to_dict(),
+        "device": _device_name(run.device),
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "best": run.best,
+        "seconds": round(run.seconds, 1),
+        "finished": run.finished,
+        "history": run.history,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _named(run: _Run) -> Iterator[tuple[str, Tensor]]:
+    yield from run.model.named_parameters()
+
+
+def _save_state(run: _Run) -> None:
+    tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
+    tensors |= flatten_optimizer(run.optimizer, {p: n for n, p in _named(run)})
+    header = {
+        "preset": run.preset.to_dict(),
+        "sha256": run.dataset.sha256,
+        "history": run.history,
+        "best": run.best,
+        "seconds": run.seconds,
+        "finished": run.finished,
+    }
+    write_tensors(run.folder / "state.safetensors", tensors, header)
+
+
+def _load_state(run: _Run, path: Path) -> None:
+    tensors, header = read_tensors(path)
+    if header["sha256"] != run.dataset.sha256:
+        raise CheckpointError(f"{run.folder}: the run was trained on other data")
+    saved = Preset.from_dict(header["preset"])
+    if saved != run.preset:
+        raise CheckpointError(
+            f"{run.folder}: the run has other settings; resume it with the same ones"
+        )
+    run.model.load_state_dict(
+        {
+            n.removeprefix("model."): t
+            for n, t in tensors.items()
+            if n.startswith("model.")
+        }
+    )
+    restore_optimizer(run.optimizer, dict(_named(run)), tensors)
+    run.history, run.best = header["history"], header["best"]
+    run.seconds, run.finished = header["seconds"], header["finished"]
+
+
+def with_train(preset: Preset, **changes: Any) -> Preset:
+    """The preset with some training settings changed."""
+    return replace(preset, train=replace(preset.train, **changes))

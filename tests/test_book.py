@@ -1,0 +1,201 @@
+"""The book builds without a warning, needs no network, and its chapters can be run."""
+
+import importlib.util
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import nbformat
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Values other than the stored ones, with which every chapter must run as well.
+OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
+    "01_what_goes_missing": {"seed": 1},
+}
+
+
+def load_tool() -> ModuleType:
+    path = ROOT / "book" / "_tools" / "chapters.py"
+    spec = importlib.util.spec_from_file_location("chapters", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+chapters = load_tool()
+CHAPTERS = chapters.chapter_paths()
+
+
+def pages_of_toc() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    listed = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
+    return [toc["root"], *listed]
+
+
+class Outside(HTMLParser):
+    """Collects what a page would load from other machines."""
+
+    ADDRESSES = {
+        "iframe": "src",
+        "img": "src",
+        "link": "href",
+        "script": "src",
+        "source": "src",
+    }
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        address = dict(attrs).get(self.ADDRESSES.get(tag, ""), None) or ""
+        if address.lower().startswith(("http:", "https:", "//")):
+            self.found.append(f"<{tag}> {address}")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build the stored outputs, running nothing; a warning is a failure."""
+    out = tmp_path_factory.mktemp("book")
+    program = str(Path(sys.executable).with_name("jupyter-book"))
+    command = [program, "build", str(ROOT), "--path-output", str(out)]
+    command += ["-W", "-n", "--keep-going"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return out / "_build" / "html"
+
+
+def test_every_page_is_built(pages: Path) -> None:
+    for page in [*pages_of_toc(), "index"]:
+        assert (pages / f"{page}.html").is_file()
+
+
+def test_pages_load_nothing_from_outside(pages: Path) -> None:
+    for page in pages.rglob("*.html"):
+        parser = Outside()
+        parser.feed(page.read_text("utf-8"))
+        assert not parser.found, page.name
+
+
+def test_mathjax_is_served_from_the_pages(pages: Path) -> None:
+    script = "_static/mathjax/tex-svg-full.js"
+    assert (pages / script).stat().st_size > 1_000_000
+    texts = [path.read_text("utf-8") for path in pages.rglob("*.html")]
+    assert any(script in text for text in texts)
+
+
+def test_outside_addresses_are_recognised() -> None:
+    parser = Outside()
+    parser.feed(
+        '<script src="https://x.example/a.js"></script><img src="//x.example/b.png">'
+        '<link href="HTTP://x.example/c.css"><img src="data:image/png;base64,">'
+        '<a href="https://x.example">a link is no load</a><script src="d.js"></script>'
+    )
+    assert len(parser.found) == 3
+
+
+def test_every_chapter_is_in_the_table_of_contents_and_tried() -> None:
+    names = [path.stem for path in CHAPTERS]
+    assert [f"book/{name}" for name in names] == [
+        page for page in pages_of_toc() if (ROOT / f"{page}.ipynb").exists()
+    ]
+    assert names == list(OTHER_PARAMETERS)
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_stored_chapter_has_no_problem(path: Path) -> None:
+    assert list(chapters.problems(path)) == []
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_chapter_runs_with_other_parameters(path: Path) -> None:
+    executed = chapters.run(path, OTHER_PARAMETERS[path.stem])
+    tags = [cell.metadata.get("tags", []) for cell in executed.cells]
+    assert ["injected-parameters"] in tags
+
+
+def test_unknown_parameter_is_refused() -> None:
+    with pytest.raises(ValueError, match="has no parameter sede"):
+        chapters.run(CHAPTERS[0], {"sede": 1})
+
+
+def stored(tmp_path: Path, cell: nbformat.NotebookNode) -> list[str]:
+    """The problems of a chapter that holds parameters and one more cell."""
+    first = nbformat.v4.new_code_cell(
+        "seed = 0", execution_count=1, metadata={"tags": ["parameters"]}
+    )
+    notebook = nbformat.v4.new_notebook(cells=[first, cell])
+    path = tmp_path / "chapter.ipynb"
+    path.write_text(chapters.text_of(chapters.canonical(notebook)), "utf-8")
+    return list(chapters.problems(path))
+
+
+def code(source: str = "1", **rest: Any) -> nbformat.NotebookNode:
+    return nbformat.v4.new_code_cell(source, **{"execution_count": 2} | rest)
+
+
+def widget(**data: str) -> nbformat.NotebookNode:
+    view = {chapters.WIDGET_VIEW: {"model_id": "x"}, "text/plain": "x"}
+    return nbformat.v4.new_output("display_data", view | data)
+
+
+@pytest.mark.parametrize(
+    ("cell", "problem"),
+    [
+        (code(execution_count=3), "was not run from top to bottom"),
+        (code(execution_count=None), "was not run from top to bottom"),
+        (code("x\n" * 41), "cell c01 has 41 lines, more than 40"),
+        (code("x" * 80), "cell c01 has 80 columns, more than 79"),
+        (
+            code(metadata={"tags": ["parameters"]}),
+            "needs exactly one cell tagged `parameters`",
+        ),
+        (
+            code(metadata={"tags": ["injected-parameters"]}),
+            "cell c01 was injected by a run with other parameters",
+        ),
+        (
+            code(outputs=[nbformat.v4.new_output("error", ename="KeyError")]),
+            "cell c01 stopped with KeyError",
+        ),
+        (
+            code(outputs=[widget()]),
+            "cell c01 shows a widget that has no `text/html` copy",
+        ),
+    ],
+)
+def test_problems_are_found(
+    tmp_path: Path, cell: nbformat.NotebookNode, problem: str
+) -> None:
+    assert stored(tmp_path, cell) == [problem]
+
+
+def test_a_widget_with_a_copy_keeps_only_the_copy(tmp_path: Path) -> None:
+    cell = code(outputs=[widget(**{"text/html": "<p>x</p>"})])
+    assert stored(tmp_path, cell) == []
+    text = (tmp_path / "chapter.ipynb").read_text("utf-8")
+    assert chapters.WIDGET_VIEW not in text
+
+
+def test_other_metadata_is_a_problem(tmp_path: Path) -> None:
+    path = tmp_path / CHAPTERS[0].name
+    notebook = nbformat.read(CHAPTERS[0], 4)
+    notebook.metadata["papermill"] = {"duration": 1.5}
+    path.write_text(chapters.text_of(notebook), "utf-8")
+    assert list(chapters.problems(path)) == [
+        "is not in canonical form; `make chapters` rewrites it"
+    ]
+
+
+def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert chapters.main(["check"]) == 0
+    with pytest.raises(SystemExit):
+        chapters.main(["run", "--in-place", "-p", "seed", "1"])
+    assert "needs --out" in capsys.readouterr().err
