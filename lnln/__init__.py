@@ -2,7 +2,7 @@
 
 Data flow one way: `simulate` or `read_mmsa` give a `Dataset`; `erase` corrupts a
 `Batch`; `LNLN` predicts; `lnln_losses` scores a step; `train` writes a run;
-`evaluate_run` sweeps it over missing rates; `robustness_figure` draws the curve.
+`evaluate` sweeps it over missing rates; `robustness_figure` draws the curve.
 """
 
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ from lnln.config import (
 )
 from lnln.corpus import posterior, simulate
 from lnln.data import Batch, DataError, Dataset, Split, Standardizer
-from lnln.evaluate import conditions, evaluate_run, reference_rows, write_csv
+from lnln.evaluation import conditions, evaluate, reference_rows, write_csv
 from lnln.linear import fit_linear
 from lnln.losses import lnln_losses
 from lnln.metrics import evaluate_predictions, laziness, majority_floor
@@ -40,7 +40,7 @@ from lnln.missing import (
 from lnln.mmsa import read_mmsa, write_mmsa
 from lnln.model import LNLN, Output
 from lnln.plot import robustness_figure
-from lnln.train import train
+from lnln.training import train
 
 __all__ = [
     "LNLN",
@@ -65,7 +65,7 @@ __all__ = [
     "conditions",
     "erase",
     "evaluate_predictions",
-    "evaluate_run",
+    "evaluate",
     "fit_linear",
     "fixed_rates",
     "laziness",

@@ -77,7 +77,7 @@ def bayes_limit(
         batch: N complete simulated utterances in raw units.
         rate: missing rate of the available modalities.
         mask_seeds: one corruption each; the same seeds corrupt alike in
-            `lnln.evaluate`.
+            `lnln.evaluation`.
         available: the modalities that are not missing entirely.
         label_prior: (31,) prior; by default the training prior.
 

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported late, so that --help answers at once.
     from lnln.checkpoint import CheckpointError
     from lnln.data import DataError
-    from lnln.train import TrainingError
+    from lnln.training import TrainingError
 
     try:
         return int(options.run(options))
@@ -268,7 +268,7 @@ def _preset(options: argparse.Namespace) -> Preset:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from lnln.train import train
+    from lnln.training import train
 
     preset = _preset(options)
     if options.data is None and options.preset != "mini":
@@ -319,18 +319,18 @@ def _evaluation_data(options: argparse.Namespace, trained_on: str) -> Dataset:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from lnln import evaluate as ev
+    from lnln import evaluation as ev
     from lnln.linear import fit_linear
     from lnln.missing import TEST_RATES
     from lnln.plot import robustness_figure, save_figure
-    from lnln.train import resolve_device
+    from lnln.training import resolve_device
 
     record = ev.load_record(options.folder)
     dataset = _evaluation_data(options, record["data"]["source"])
     modalities = tuple(record["preset"]["train"]["modalities"])
     wanted = ev.conditions((*TEST_RATES, 1.0), options.modalities, modalities)
     common = {"split": options.split, "mask_seeds": options.mask_seeds}
-    rows = ev.evaluate_run(
+    rows = ev.evaluate(
         options.folder,
         dataset,
         wanted,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnln.evaluate import BAYES, FLOOR, LINEAR, Row, mean_by_rate
+from lnln.evaluation import BAYES, FLOOR, LINEAR, Row, mean_by_rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def robustness_figure(
     """Metrics over the missing rate (the paper's Fig. 2), one line per method.
 
     Args:
-        rows: tidy rows of `lnln.evaluate`; bands span the mask seeds.
+        rows: tidy rows of `lnln.evaluation`; bands span the mask seeds.
         metrics: one panel each.
         title: above the panels.
         available: the modalities that were available, as in the rows.

@@ -232,9 +232,7 @@ def test_the_priors_of_train_and_test_differ_on_purpose() -> None:
 def test_a_row_is_cls_words_sep_padding(split: str, full: Dataset) -> None:
     batch = full.splits[split].batch
     special = {PAD, UNK, CLS, SEP, MASK}
-    for row, n in zip(
-        batch.tokens.tolist(), batch.token_lengths.tolist(), strict=True
-    ):
+    for row, n in zip(batch.tokens.tolist(), batch.token_lengths.tolist(), strict=True):
         assert row[0] == CLS and row[n - 1] == SEP
         assert not special & set(row[1 : n - 1])
         assert set(row[n:]) <= {PAD}

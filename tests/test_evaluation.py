@@ -14,7 +14,7 @@ from lnln import (
     CheckpointError,
     Dataset,
     conditions,
-    evaluate_run,
+    evaluate,
     load_pretrained,
     reference_rows,
     robustness_figure,
@@ -22,11 +22,11 @@ from lnln import (
     train,
     write_csv,
 )
-from lnln.evaluate import BAYES, COLUMNS, FLOOR, LINEAR, mean_by_rate, table
+from lnln.evaluation import BAYES, COLUMNS, FLOOR, LINEAR, mean_by_rate, table
 from lnln.linear import fit_linear
 from lnln.metrics import METRICS
 from lnln.plot import save_figure
-from lnln.train import with_train
+from lnln.training import with_train
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_conditions_sweep_rates_and_seven_subsets() -> None:
 
 def test_rows_are_tidy_and_complete(run: Path, dataset: Dataset) -> None:
     wanted = conditions((0.0, 0.5, 1.0), subsets=True)
-    rows = evaluate_run(run, dataset, wanted, mask_seeds=(0, 1), progress=False)
+    rows = evaluate(run, dataset, wanted, mask_seeds=(0, 1), progress=False)
     for metric in METRICS["mosi"]:
         mine = [r for r in rows if r["metric"] == metric]
         assert len(mine) == 2 * len(wanted)
@@ -77,9 +77,7 @@ def test_swept_scores_are_those_of_direct_prediction(
     corrupted = erase(batch, fixed_rates(len(batch), 0.6), uniforms).batch
     output = load_model(run / "model.safetensors")(corrupted)
     expected = evaluate_predictions(output.sentiment, batch.labels, "mosi")
-    rows = evaluate_run(
-        run, dataset, conditions((0.6,)), mask_seeds=(4,), progress=False
-    )
+    rows = evaluate(run, dataset, conditions((0.6,)), mask_seeds=(4,), progress=False)
     for row in rows:
         if row["metric"] in expected:
             assert row["value"] == pytest.approx(expected[row["metric"]], abs=1e-5)
@@ -101,7 +99,7 @@ def test_csv_and_figure_are_written(
     run: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     wanted = conditions((0.0, 0.5))
-    rows = evaluate_run(run, dataset, wanted, progress=False)
+    rows = evaluate(run, dataset, wanted, progress=False)
     rows += reference_rows(dataset, wanted)
     write_csv(tmp_path / "robustness.csv", rows)
     with open(tmp_path / "robustness.csv", newline="") as file:
@@ -120,17 +118,17 @@ def test_wrong_data_and_missing_runs_are_refused(
 ) -> None:
     wanted = conditions((0.0,))
     with pytest.raises(CheckpointError, match="lnln train"):
-        evaluate_run(tmp_path, dataset, wanted)
+        evaluate(tmp_path, dataset, wanted)
     with pytest.raises(ValueError, match="labels of"):
-        evaluate_run(run, replace(dataset, scheme="sims"), wanted)
+        evaluate(run, replace(dataset, scheme="sims"), wanted)
     batch = dataset.test.batch
     wide = replace(batch, audio=torch.zeros(len(batch), 48, 74))
     splits = {**dataset.splits, "test": replace(dataset.test, batch=wide)}
     with pytest.raises(ValueError, match="wide"):
-        evaluate_run(run, replace(dataset, splits=splits), wanted, progress=False)
+        evaluate(run, replace(dataset, splits=splits), wanted, progress=False)
     full = simulate("full", train_size=1)
     with pytest.raises(ValueError, match="frames|tokens"):
-        evaluate_run(run, full, wanted, progress=False)
+        evaluate(run, full, wanted, progress=False)
 
 
 def test_shipped_model_stays_within_ten_percent_of_the_bayes_limit() -> None:

@@ -90,7 +90,7 @@ def load_record(folder: Path | str) -> dict[str, Any]:
     return record
 
 
-def evaluate_run(
+def evaluate(
     folder: Path | str,
     dataset: Dataset,
     wanted: Sequence[Condition],
@@ -103,7 +103,7 @@ def evaluate_run(
     """Evaluate a run under every condition and mask seed.
 
     Args:
-        folder: of the run, as `lnln.train.train` wrote it.
+        folder: of the run, as `lnln.train` wrote it.
         dataset: usually the one it was trained on; any with the same feature sizes.
         wanted: from `conditions`.
         split: the split to evaluate.
@@ -206,7 +206,7 @@ def reference_rows(
     """What a result is read against: floor, and on simulated data the Bayes limit.
 
     Args:
-        dataset, wanted, split, mask_seeds: as in `evaluate_run`.
+        dataset, wanted, split, mask_seeds: as in `evaluate`.
         linear: a fitted linear baseline to add.
 
     Returns:

@@ -18,7 +18,7 @@ from lnln.checkpoint import selected_checkpoints
 from lnln.config import TrainConfig
 from lnln.data import Batch
 from lnln.metrics import METRICS
-from lnln.train import TrainingError, learning_rate, with_train
+from lnln.training import TrainingError, learning_rate, with_train
 
 SIZE = 96
 
@@ -68,7 +68,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from lnln import PRESETS, simulate, train
-from lnln.train import with_train
+from lnln.training import with_train
 preset = with_train(
     PRESETS["mini"], epochs=4, batch_size=32, validation_rates=(0.0, 0.5)
 )
