@@ -323,7 +323,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from lnln.linear import fit_linear
     from lnln.missing import TEST_RATES
     from lnln.plot import robustness_figure, save_figure
-    from lnln.training import resolve_device
+    from lnln.run import resolve_device
 
     record = ev.load_record(options.folder)
     dataset = _evaluation_data(options, record["data"]["source"])

@@ -210,24 +210,34 @@ class Standardizer:
 
 
 def _moments(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    # Rows that are zero throughout are gaps of the recording, not measurements.
-    rows = frames[mask & frames.ne(0).any(dim=-1)].double()
-    if not len(rows):
-        width = frames.shape[-1]
-        return torch.zeros(width), torch.ones(width)
-    mean = rows.mean(dim=0)
-    scale = rows.std(dim=0, correction=0)
+    # In pieces, since a float64 copy of MOSEI's audio would be 5 GB.
+    pieces = list(zip(frames.split(1024), mask.split(1024), strict=True))
+    zero = torch.zeros(frames.shape[-1], dtype=torch.float64)
+    count = sum(int(_measured(f, m).sum()) for f, m in pieces)
+    total = sum((f[_measured(f, m)].double().sum(dim=0) for f, m in pieces), zero)
+    mean = total / max(count, 1)
+    squares = sum(
+        ((f[_measured(f, m)].double() - mean).square().sum(dim=0) for f, m in pieces),
+        zero,
+    )
+    scale = (squares / max(count, 1)).sqrt()
     # A column that varies only by rounding would be blown up to noise.
-    constant = scale <= 1e-6 * mean.abs().clamp(min=1e-30)
-    scale = torch.where(constant | (scale == 0), torch.ones_like(scale), scale)
+    constant = scale <= 1e-6 * mean.abs()
+    scale = torch.where(constant, torch.ones_like(scale), scale)
     return mean.float(), scale.float()
 
 
+def _measured(frames: Tensor, mask: Tensor) -> Tensor:
+    # A row that is zero throughout is a gap of the recording, not a measurement, and
+    # stays zero: that is what an erased frame looks like too.
+    return mask & frames.ne(0).any(dim=-1)
+
+
 def _scaled(frames: Tensor, mask: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    # A gap stays zero: standardised zero is what an erased frame looks like too.
-    real = mask & frames.ne(0).any(dim=-1)
-    scaled = (frames - mean.to(frames.device)) / scale.to(frames.device)
-    return scaled * real[..., None]
+    scaled = frames - mean.to(frames.device)
+    scaled /= scale.to(frames.device)
+    scaled *= _measured(frames, mask)[..., None]
+    return scaled
 
 
 def batches_by_length(
@@ -235,9 +245,9 @@ def batches_by_length(
 ) -> Iterator[Tensor]:
     """Yield index tensors of batches whose members have similar lengths.
 
-    With a generator the utterances are shuffled, sorted by length within pools of
-    16 batches, and the batches are shuffled again, so that every epoch sees other
-    batches while little padding is computed. Without one the order is fixed by
+    With a generator the utterances are shuffled, sorted by length within pools (16
+    batches, but at least 8 pools), and the batches are shuffled again, so that every
+    epoch sees other batches while little padding is computed. Without one the order is fixed by
     length alone (evaluation).
 
     Args:
@@ -254,7 +264,7 @@ def batches_by_length(
         yield from torch.argsort(total, stable=True).split(size)
         return
     order = torch.randperm(len(batch), generator=generator)
-    pools = order.split(16 * size)
+    pools = order.split(min(16 * size, max(size, len(batch) // 8)))
     order = torch.cat([p[torch.argsort(total[p], stable=True)] for p in pools])
     groups = order.split(size)
     for i in torch.randperm(len(groups), generator=generator).tolist():

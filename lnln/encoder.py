@@ -111,6 +111,7 @@ def _build(
 
 def _pretrained(name: str) -> nn.Module:
     from transformers import AutoConfig, AutoModel
+    from transformers.utils import logging
 
     local = Path(name).is_dir()
     # Pickled weights of a folder from outside are never executed: safetensors only.
@@ -119,5 +120,11 @@ def _pretrained(name: str) -> nn.Module:
     if bert_config.model_type == "bert":
         # The pooler is not used by LNLN; leaving it out keeps checkpoints exact.
         options["add_pooling_layer"] = False
-    model: nn.Module = AutoModel.from_pretrained(name, **options)
+    # Its report would call the left-out pooler a surprise.
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        model: nn.Module = AutoModel.from_pretrained(name, **options)
+    finally:
+        logging.set_verbosity(verbosity)
     return model.float()

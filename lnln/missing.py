@@ -178,7 +178,7 @@ def fixed_rates(
     if not set(available) <= set(MODALITIES):
         raise ValueError(f"modalities are {MODALITIES}, not {tuple(available)}")
     row = [rate if m in available else 1.0 for m in MODALITIES]
-    return torch.tensor(row).expand(count, 3)
+    return torch.tensor(row, dtype=torch.float32).expand(count, 3)
 
 
 def split_uniforms(batch: Batch, mask_seed: int) -> Uniforms:

@@ -9,10 +9,8 @@ most one epoch and ends with the same weights as an unbroken one.
 from __future__ import annotations
 
 import math
-import os
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,20 +19,9 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lnln.checkpoint import (
-    CheckpointError,
-    TrainedModel,
-    checkpoint_name,
-    flatten_optimizer,
-    read_tensors,
-    restore_optimizer,
-    save_model,
-    versions,
-    write_json,
-    write_tensors,
-)
-from lnln.config import SELECTIONS, Preset, TrainConfig
-from lnln.data import MODALITIES, Batch, Dataset, Standardizer, batches_by_length
+from lnln.checkpoint import checkpoint_name, save_model, write_json
+from lnln.config import Preset, TrainConfig
+from lnln.data import MODALITIES, Batch, Dataset, batches_by_length
 from lnln.losses import Losses, lnln_losses
 from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.missing import (
@@ -44,7 +31,7 @@ from lnln.missing import (
     split_uniforms,
     training_rates,
 )
-from lnln.model import LNLN
+from lnln.run import Run, record_of, save_state, start_run
 
 #: Mask seed of the validation score and of the paper's selection pass.
 SELECTION_MASK_SEED = 0
@@ -53,42 +40,6 @@ _PARTS = ("sentiment", "completeness", "adversarial", "reconstruction")
 
 class TrainingError(RuntimeError):
     """Training cannot go on; says why and what to do."""
-
-
-@dataclass
-class _Run:
-    """What an epoch reads and changes."""
-
-    preset: Preset
-    dataset: Dataset
-    folder: Path
-    device: torch.device
-    model: LNLN
-    optimizer: torch.optim.Optimizer
-    standardizer: Standardizer | None
-    history: list[dict[str, float]]
-    best: dict[str, dict[str, float]]
-    seconds: float = 0.0
-    finished: bool = False
-
-    @property
-    def epoch(self) -> int:
-        return len(self.history)
-
-    def trained(self, **provenance: Any) -> TrainedModel:
-        return TrainedModel(
-            self.model,
-            self.preset,
-            self.standardizer,
-            {**_provenance(self.preset, self.dataset), **provenance},
-        )
-
-
-def resolve_device(name: str = "auto") -> torch.device:
-    """ "auto" is CUDA where there is one, else the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -140,10 +91,11 @@ def train(
             or data differ from the given ones.
         TrainingError: the loss is no longer finite.
     """
-    run = _start(preset.fit_to(dataset), dataset, Path(folder), resume, device)
+    run = start_run(preset.fit_to(dataset), dataset, Path(folder), resume, device)
     config = run.preset.train
     if run.finished:
-        return _record(run)
+        write_json(run.folder / "record.json", record_of(run))
+        return record_of(run)
     standardize = run.standardizer or (lambda batch: batch)
     data = standardize(dataset.train.batch).to(run.device)
     steps = math.ceil(len(data) / config.batch_size)
@@ -162,57 +114,18 @@ def train(
             run.seconds = time.monotonic() - started
             stale = epoch + 1 - run.best["validation"]["epoch"]
             run.finished = epoch + 1 == config.epochs or stale >= config.patience
-            _save_state(run)
-            write_json(run.folder / "record.json", _record(run))
+            save_state(run)
+            write_json(run.folder / "record.json", record_of(run))
             if run.finished:
                 break
-    return _record(run)
-
-
-def _start(
-    preset: Preset, dataset: Dataset, folder: Path, resume: bool, device: str
-) -> _Run:
-    if preset.train.selection not in SELECTIONS:
-        raise ValueError(
-            f"selection {preset.train.selection!r} is unknown; "
-            f"choose from {sorted(SELECTIONS)}"
-        )
-    where = resolve_device(device)
-    if where.type == "cuda":
-        # cuBLAS repeats exactly only with this set before its first use.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.manual_seed(preset.train.seed)
-    model = LNLN(preset.model).to(where)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable,
-        lr=preset.train.learning_rate,
-        weight_decay=preset.train.weight_decay,
-        fused=where.type == "cuda",
-    )
-    standardizer = None
-    if preset.train.standardize:
-        standardizer = Standardizer.fit(dataset.train.batch)
-    run = _Run(preset, dataset, folder, where, model, optimizer, standardizer, [], {})
-    state = folder / "state.safetensors"
-    if state.exists() and not resume:
-        raise CheckpointError(
-            f"{folder} holds a run already; resume it (--resume) "
-            "or choose another folder"
-        )
-    if state.exists():
-        _load_state(run, state)
-    return run
+    return record_of(run)
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
 
 
-def _train_epoch(
-    run: _Run, data: Batch, epoch: int, bar: tqdm[Any]
-) -> dict[str, float]:
+def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
     config = run.preset.train
     seed = _epoch_seed(config.seed, epoch)
     torch.manual_seed(seed)
@@ -222,7 +135,6 @@ def _train_epoch(
     for column, modality in enumerate(MODALITIES):
         if modality not in config.modalities:
             rates[:, column] = 1.0
-    model = torch.compile(run.model) if config.compile else run.model
     run.model.train()
     steps = math.ceil(len(data) / config.batch_size)
     totals = torch.zeros(len(_PARTS) + 1, device=run.device)
@@ -232,7 +144,7 @@ def _train_epoch(
         uniforms = draw_uniforms(complete, on_device)
         erased = erase(complete, rates[index].to(run.device), uniforms)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
-            output = model(
+            output = run.forward(
                 erased.batch, complete if run.preset.loss.gamma > 0 else None
             )
             losses = lnln_losses(
@@ -266,7 +178,7 @@ def _parts(losses: Losses) -> Tensor:
     return torch.stack([getattr(losses, n) for n in (*_PARTS, "total")]).detach()
 
 
-def _select(run: _Run, epoch: int) -> dict[str, float]:
+def _select(run: Run, epoch: int) -> dict[str, float]:
     """Score the epoch; keep its weights wherever it is the best so far."""
     scores = {"validation": _validation_mae(run)}
     if run.preset.train.selection == "paper":
@@ -286,7 +198,7 @@ def _select(run: _Run, epoch: int) -> dict[str, float]:
     }
 
 
-def _predictions(run: _Run, batch: Batch, rate: float) -> Tensor:
+def _predictions(run: Run, batch: Batch, rate: float) -> Tensor:
     return (
         run.trained()
         .predict(
@@ -298,7 +210,7 @@ def _predictions(run: _Run, batch: Batch, rate: float) -> Tensor:
     )
 
 
-def _validation_mae(run: _Run) -> float:
+def _validation_mae(run: Run) -> float:
     batch = run.dataset.valid.batch
     errors = [
         (_predictions(run, batch, rate) - batch.labels).abs().mean()
@@ -307,85 +219,13 @@ def _validation_mae(run: _Run) -> float:
     return float(torch.stack(errors).mean())
 
 
-def _test_scores(run: _Run) -> dict[str, float]:
+def _test_scores(run: Run) -> dict[str, float]:
     batch = run.dataset.test.batch
     scores = evaluate_predictions(
         _predictions(run, batch, 0.5), batch.labels, run.dataset.scheme
     )
     # F1 goes with its Acc-2, and Corr with MAE : no checkpoint of their own.
     return {n: s for n, s in scores.items() if not n.startswith("f1") and n != "corr"}
-
-
-def _provenance(preset: Preset, dataset: Dataset) -> dict[str, Any]:
-    return {
-        "data": {
-            "name": dataset.name,
-            "scheme": dataset.scheme,
-            "source": dataset.source,
-            "sha256": dataset.sha256,
-            "mended": list(dataset.mended),
-        },
-        "seed": preset.train.seed,
-        "selection": preset.train.selection,
-        "selection_rule": SELECTIONS[preset.train.selection],
-        "versions": versions(),
-    }
-
-
-def _record(run: _Run) -> dict[str, Any]:
-    return {
-        **_provenance(run.preset, run.dataset),
-        "preset": run.preset.to_dict(),
-        "device": _device_name(run.device),
-        "parameters": sum(p.numel() for p in run.model.parameters()),
-        "best": run.best,
-        "seconds": round(run.seconds, 1),
-        "finished": run.finished,
-        "history": run.history,
-    }
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _named(run: _Run) -> Iterator[tuple[str, Tensor]]:
-    yield from run.model.named_parameters()
-
-
-def _save_state(run: _Run) -> None:
-    tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
-    tensors |= flatten_optimizer(run.optimizer, {p: n for n, p in _named(run)})
-    header = {
-        "preset": run.preset.to_dict(),
-        "sha256": run.dataset.sha256,
-        "history": run.history,
-        "best": run.best,
-        "seconds": run.seconds,
-        "finished": run.finished,
-    }
-    write_tensors(run.folder / "state.safetensors", tensors, header)
-
-
-def _load_state(run: _Run, path: Path) -> None:
-    tensors, header = read_tensors(path)
-    if header["sha256"] != run.dataset.sha256:
-        raise CheckpointError(f"{run.folder}: the run was trained on other data")
-    saved = Preset.from_dict(header["preset"])
-    if saved != run.preset:
-        raise CheckpointError(
-            f"{run.folder}: the run has other settings; resume it with the same ones"
-        )
-    run.model.load_state_dict(
-        {
-            n.removeprefix("model."): t
-            for n, t in tensors.items()
-            if n.startswith("model.")
-        }
-    )
-    restore_optimizer(run.optimizer, dict(_named(run)), tensors)
-    run.history, run.best = header["history"], header["best"]
-    run.seconds, run.finished = header["seconds"], header["finished"]
 
 
 def with_train(preset: Preset, **changes: Any) -> Preset:

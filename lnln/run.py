@@ -1,0 +1,201 @@
+"""A training run: what it holds, how it starts, and how it goes on after a kill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lnln.checkpoint import (
+    CheckpointError,
+    TrainedModel,
+    flatten_optimizer,
+    read_tensors,
+    restore_optimizer,
+    versions,
+    write_tensors,
+)
+from lnln.config import SELECTIONS, Preset
+from lnln.data import Dataset, Standardizer
+from lnln.model import LNLN, Output
+
+
+def resolve_device(name: str = "auto") -> torch.device:
+    """The device of a name; "auto" is CUDA where there is one, else the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+@dataclass
+class Run:
+    """What an epoch reads and changes.
+
+    Attributes:
+        preset, dataset, folder, device: as given to `lnln.train`.
+        model: the network; `forward` is the same, compiled if so configured.
+        optimizer: AdamW over the trainable parameters.
+        standardizer: column scaling, or None.
+        history: one entry per finished epoch.
+        best: per score, its best value and epoch.
+        seconds: wall time over all resumptions.
+        finished: no epoch is left to train.
+    """
+
+    preset: Preset
+    dataset: Dataset
+    folder: Path
+    device: torch.device
+    model: LNLN
+    forward: Callable[..., Output]
+    optimizer: torch.optim.Optimizer
+    standardizer: Standardizer | None
+    history: list[dict[str, float]]
+    best: dict[str, dict[str, float]]
+    seconds: float = 0.0
+    finished: bool = False
+
+    @property
+    def epoch(self) -> int:
+        """Finished epochs."""
+        return len(self.history)
+
+    def trained(self, **provenance: Any) -> TrainedModel:
+        """The model as it is now, with what is known of its origin."""
+        return TrainedModel(
+            self.model,
+            self.preset,
+            self.standardizer,
+            {**provenance_of(self.preset, self.dataset), **provenance},
+        )
+
+
+def start_run(
+    preset: Preset, dataset: Dataset, folder: Path, resume: bool, device: str
+) -> Run:
+    """Seed everything and build the run, or restore the one in the folder.
+
+    Args:
+        preset: settings that fit the data.
+        dataset, folder, resume, device: as given to `lnln.train`.
+
+    Returns:
+        `Run`.
+
+    Raises:
+        CheckpointError: the folder holds a run and resume is False, or its settings
+            or data differ.
+        ValueError: the selection rule is unknown.
+    """
+    if preset.train.selection not in SELECTIONS:
+        raise ValueError(
+            f"selection {preset.train.selection!r} is unknown; "
+            f"choose from {sorted(SELECTIONS)}"
+        )
+    where = resolve_device(device)
+    if where.type == "cuda":
+        # cuBLAS repeats exactly only with this set before its first use.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(preset.train.seed)
+    model = LNLN(preset.model).to(where)
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(
+        trainable,
+        lr=preset.train.learning_rate,
+        weight_decay=preset.train.weight_decay,
+        fused=where.type == "cuda",
+    )
+    standardizer = None
+    if preset.train.standardize:
+        standardizer = Standardizer.fit(dataset.train.batch)
+    forward = torch.compile(model) if preset.train.compile else model
+    run = Run(
+        preset, dataset, folder, where, model, forward, optimizer, standardizer, [], {}
+    )
+    state = folder / "state.safetensors"
+    if state.exists() and not resume:
+        raise CheckpointError(
+            f"{folder} holds a run already; resume it (--resume) "
+            "or choose another folder"
+        )
+    if state.exists():
+        _load_state(run, state)
+    return run
+
+
+def provenance_of(preset: Preset, dataset: Dataset) -> dict[str, Any]:
+    """Data, seed, selection rule and versions: what every output must name."""
+    return {
+        "data": {
+            "name": dataset.name,
+            "scheme": dataset.scheme,
+            "source": dataset.source,
+            "sha256": dataset.sha256,
+            "mended": list(dataset.mended),
+        },
+        "seed": preset.train.seed,
+        "selection": preset.train.selection,
+        "selection_rule": SELECTIONS[preset.train.selection],
+        "versions": versions(),
+    }
+
+
+def record_of(run: Run) -> dict[str, Any]:
+    """The run as plain JSON values, for `record.json`."""
+    return {
+        **provenance_of(run.preset, run.dataset),
+        "preset": run.preset.to_dict(),
+        "device": _device_name(run.device),
+        "parameters": sum(p.numel() for p in run.model.parameters()),
+        "best": run.best,
+        "seconds": round(run.seconds, 1),
+        "finished": run.finished,
+        "history": run.history,
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def save_state(run: Run) -> None:
+    """Write what the next epoch starts from, atomically."""
+    tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
+    tensors |= flatten_optimizer(
+        run.optimizer, {p: n for n, p in run.model.named_parameters()}
+    )
+    header = {
+        "preset": run.preset.to_dict(),
+        "sha256": run.dataset.sha256,
+        "history": run.history,
+        "best": run.best,
+        "seconds": run.seconds,
+        "finished": run.finished,
+    }
+    write_tensors(run.folder / "state.safetensors", tensors, header)
+
+
+def _load_state(run: Run, path: Path) -> None:
+    tensors, header = read_tensors(path)
+    if header["sha256"] != run.dataset.sha256:
+        raise CheckpointError(f"{run.folder}: the run was trained on other data")
+    saved = Preset.from_dict(header["preset"])
+    if saved != run.preset:
+        raise CheckpointError(
+            f"{run.folder}: the run has other settings; resume it with the same ones"
+        )
+    run.model.load_state_dict(
+        {
+            n.removeprefix("model."): t
+            for n, t in tensors.items()
+            if n.startswith("model.")
+        }
+    )
+    restore_optimizer(run.optimizer, dict(run.model.named_parameters()), tensors)
+    run.history, run.best = header["history"], header["best"]
+    run.seconds, run.finished = header["seconds"], header["finished"]
