@@ -247,8 +247,8 @@ def batches_by_length(
 
     With a generator the utterances are shuffled, sorted by length within pools (16
     batches, but at least 8 pools), and the batches are shuffled again, so that every
-    epoch sees other batches while little padding is computed. Without one the order is fixed by
-    length alone (evaluation).
+    epoch sees other batches while little padding is computed. Without one the order
+    is fixed by length alone (evaluation).
 
     Args:
         batch: the utterances.
