@@ -147,7 +147,7 @@ def test_batches_by_length_compute_less_padding_than_random_ones(
     shuffled: bool,
 ) -> None:
     lengths = torch.randint(
-        2, 60, (400,), generator=torch.Generator().manual_seed(0)
+        2, 60, (4000,), generator=torch.Generator().manual_seed(0)
     ).tolist()
     batch = make_batch(lengths, lengths, lengths)
 
@@ -157,7 +157,7 @@ def test_batches_by_length_compute_less_padding_than_random_ones(
 
     generator = torch.Generator().manual_seed(1) if shuffled else None
     mine = padding(list(batches_by_length(batch, 16, generator)))
-    random = torch.randperm(400, generator=torch.Generator().manual_seed(2))
+    random = torch.randperm(4000, generator=torch.Generator().manual_seed(2))
     assert mine < 0.5 * padding(list(random.split(16)))
 
 
