@@ -151,6 +151,15 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:
     return tensors, header
 
 
+def with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, under the rest of their names."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
 def save_model(path: Path, trained: TrainedModel) -> None:
     """Write a trained model, with its settings and provenance, to one file."""
     tensors = {f"model.{k}": v for k, v in trained.model.state_dict().items()}
@@ -188,12 +197,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedM
         preset = Preset.from_dict(header["preset"])
         with _without_initialisation():
             model = LNLN(preset.model, header["encoder"])
-        weights = {
-            name.removeprefix("model."): tensor
-            for name, tensor in tensors.items()
-            if name.startswith("model.")
-        }
-        model.load_state_dict(weights)
+        model.load_state_dict(with_prefix(tensors, "model."))
         standardizer = None
         if f"standardizer.{_STATISTICS[0]}" in tensors:
             standardizer = Standardizer(
@@ -289,10 +293,9 @@ def restore_optimizer(
     tensors: dict[str, Tensor],
 ) -> None:
     """The inverse of `flatten_optimizer`."""
-    for name, value in tensors.items():
-        if name.startswith("optimizer."):
-            parameter, key = name.removeprefix("optimizer.").rsplit(".", 1)
-            owner = parameters[parameter]
-            # AdamW keeps its step counter on the CPU unless it is fused.
-            on_device = key != "step" or bool(optimizer.defaults.get("fused"))
-            optimizer.state[owner][key] = value.to(owner.device) if on_device else value
+    for name, value in with_prefix(tensors, "optimizer.").items():
+        parameter, key = name.rsplit(".", 1)
+        owner = parameters[parameter]
+        # AdamW keeps its step counter on the CPU unless it is fused.
+        on_device = key != "step" or bool(optimizer.defaults.get("fused"))
+        optimizer.state[owner][key] = value.to(owner.device) if on_device else value

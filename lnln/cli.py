@@ -129,6 +129,7 @@ def _add_train(commands: Subparsers) -> None:
         type=float,
         help="of the network and of a text encoder from scratch",
     )
+    parser.add_argument("--ema", type=float, help="moving average of weights; 0: none")
     parser.add_argument("--patience", type=int, help="epochs without improvement")
     parser.add_argument("--seed", type=int)
     parser.add_argument(
@@ -242,6 +243,7 @@ def _preset(options: argparse.Namespace) -> Preset:
         "learning_rate",
         "weight_decay",
         "patience",
+        "ema",
         "seed",
         "selection",
     )

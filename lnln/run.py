@@ -6,9 +6,11 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from lnln.checkpoint import (
     CheckpointError,
@@ -17,6 +19,7 @@ from lnln.checkpoint import (
     read_tensors,
     restore_optimizer,
     versions,
+    with_prefix,
     write_tensors,
 )
 from lnln.config import SELECTIONS, Preset
@@ -38,6 +41,7 @@ class Run:
     Attributes:
         preset, dataset, folder, device: as given to `lnln.train`.
         model: the network; `forward` is the same, compiled if so configured.
+        average: moving average of its weights, or None.
         optimizer: AdamW over the trainable parameters.
         standardizer: column scaling, or None.
         history: one entry per finished epoch.
@@ -52,6 +56,7 @@ class Run:
     device: torch.device
     model: LNLN
     forward: Callable[..., Output]
+    average: AveragedModel | None
     optimizer: torch.optim.Optimizer
     standardizer: Standardizer | None
     history: list[dict[str, float]]
@@ -65,9 +70,12 @@ class Run:
         return len(self.history)
 
     def trained(self, **provenance: Any) -> TrainedModel:
-        """The model as it is now, with what is known of its origin."""
+        """The model as it is evaluated now, with what is known of its origin."""
+        model = self.model
+        if self.average is not None:
+            model = cast(LNLN, self.average.module)
         return TrainedModel(
-            self.model,
+            model,
             self.preset,
             self.standardizer,
             {**provenance_of(self.preset, self.dataset), **provenance},
@@ -115,7 +123,17 @@ def start_run(
         standardizer = Standardizer.fit(dataset.train.batch)
     forward = torch.compile(model) if preset.train.compile else model
     run = Run(
-        preset, dataset, folder, where, model, forward, optimizer, standardizer, [], {}
+        preset,
+        dataset,
+        folder,
+        where,
+        model,
+        forward,
+        _moving_average(model, preset.train.ema) if preset.train.ema else None,
+        optimizer,
+        standardizer,
+        [],
+        {},
     )
     state = folder / "state.safetensors"
     if state.exists() and not resume:
@@ -126,6 +144,15 @@ def start_run(
     if state.exists():
         _load_state(run, state)
     return run
+
+
+def _moving_average(model: LNLN, ema: float) -> AveragedModel:
+    def update(average: Tensor, current: Tensor, count: int | Tensor) -> Tensor:
+        # A short memory at first: early weights should not linger.
+        decay = min(ema, (1 + int(count)) / (10 + int(count)))
+        return torch.lerp(current, average, decay)
+
+    return AveragedModel(model, avg_fn=update)
 
 
 def provenance_of(preset: Preset, dataset: Dataset) -> dict[str, Any]:
@@ -166,9 +193,10 @@ def _device_name(device: torch.device) -> str:
 def save_state(run: Run) -> None:
     """Write what the next epoch starts from, atomically."""
     tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
-    tensors |= flatten_optimizer(
-        run.optimizer, {p: n for n, p in run.model.named_parameters()}
-    )
+    if run.average is not None:
+        tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
+    names = {p: n for n, p in run.model.named_parameters()}
+    tensors |= flatten_optimizer(run.optimizer, names)
     header = {
         "preset": run.preset.to_dict(),
         "sha256": run.dataset.sha256,
@@ -189,13 +217,9 @@ def _load_state(run: Run, path: Path) -> None:
         raise CheckpointError(
             f"{run.folder}: the run has other settings; resume it with the same ones"
         )
-    run.model.load_state_dict(
-        {
-            n.removeprefix("model."): t
-            for n, t in tensors.items()
-            if n.startswith("model.")
-        }
-    )
+    run.model.load_state_dict(with_prefix(tensors, "model."))
+    if run.average is not None:
+        run.average.load_state_dict(with_prefix(tensors, "average."))
     restore_optimizer(run.optimizer, dict(run.model.named_parameters()), tensors)
     run.history, run.best = header["history"], header["best"]
     run.seconds, run.finished = header["seconds"], header["finished"]

@@ -164,6 +164,8 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
                 f"standardise the columns. {run.folder} keeps the last whole epoch"
             )
         run.optimizer.step()
+        if run.average is not None:
+            run.average.update_parameters(run.model)
         totals += _parts(losses) * len(index)
         bar.update()
         if step % 10 == 0:
