@@ -195,7 +195,7 @@ def save_state(run: Run) -> None:
     tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     if run.average is not None:
         tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
-    names = {p: n for n, p in run.model.named_parameters()}
+    names: dict[Tensor, str] = {p: n for n, p in run.model.named_parameters()}
     tensors |= flatten_optimizer(run.optimizer, names)
     header = {
         "preset": run.preset.to_dict(),
