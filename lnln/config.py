@@ -146,10 +146,14 @@ class Preset:
     train: TrainConfig
 
     def fit_to(self, dataset: Dataset) -> Preset:
-        """The same preset with the data's own lengths and feature sizes."""
+        """The same preset with the data's own lengths, feature sizes and vocabulary."""
         batch = dataset.train.batch
+        encoder = self.model.encoder
+        if encoder.name is None and int(batch.tokens.max()) >= encoder.vocab_size:
+            encoder = replace(encoder, vocab_size=EncoderConfig.vocab_size)
         model = replace(
             self.model,
+            encoder=encoder,
             text_length=batch.tokens.shape[1],
             audio_length=batch.audio.shape[1],
             vision_length=batch.vision.shape[1],

@@ -42,6 +42,19 @@ class TextEncoder(nn.Module):
         """Width of the features, 768 for BERT base."""
         return int(self.bert.config.hidden_size)
 
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids it knows."""
+        return int(self.bert.config.vocab_size)
+
+    def check(self, tokens: Tensor, source: str) -> None:
+        """Raise ValueError if token ids of `source` are not in the vocabulary."""
+        if (highest := int(tokens.max())) >= self.vocab_size:
+            raise ValueError(
+                f"{source}: token ids reach {highest}, the text encoder knows "
+                f"{self.vocab_size}; name the encoder these data were tokenised for"
+            )
+
     def architecture(self) -> dict[str, Any]:
         """The encoder's configuration as plain JSON values."""
         values: dict[str, Any] = self.bert.config.to_diff_dict()

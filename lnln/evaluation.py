@@ -133,6 +133,7 @@ def evaluate(
         for name in names:
             trained = load_model(Path(folder) / name, device)
             _check_fit(batch, trained.preset.model, dataset.source)
+            trained.model.text_encoder.check(batch.tokens, dataset.source)
             kept = [m for m, file in files.items() if file == name]
             base = {
                 "dataset": dataset.name,

@@ -97,7 +97,8 @@ def start_run(
     Raises:
         CheckpointError: the folder holds a run and resume is False, or its settings
             or data differ.
-        ValueError: the selection rule is unknown.
+        ValueError: the selection rule is unknown, or the encoder has another
+            vocabulary than the data.
     """
     if preset.train.selection not in SELECTIONS:
         raise ValueError(
@@ -111,6 +112,8 @@ def start_run(
         torch.use_deterministic_algorithms(True, warn_only=True)
     torch.manual_seed(preset.train.seed)
     model = LNLN(preset.model).to(where)
+    for split in dataset.splits.values():
+        model.text_encoder.check(split.batch.tokens, dataset.source)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(
         trainable,

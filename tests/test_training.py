@@ -229,3 +229,25 @@ def test_unknown_selection_is_refused(
     with pytest.raises(ValueError, match="selection"):
         bad = with_train(preset, selection="test")
         train(bad, dataset, tmp_path, progress=False, device="cpu")
+
+
+def test_a_small_encoder_takes_the_vocabulary_of_the_data(
+    dataset: Dataset, preset: Preset
+) -> None:
+    assert preset.fit_to(dataset).model.encoder.vocab_size == 272
+    batch = dataset.train.batch
+    words = replace(batch, tokens=batch.tokens + 20000 * (batch.tokens > 103))
+    bert = replace(dataset.train, batch=words)
+    other = replace(dataset, splits={**dataset.splits, "train": bert})
+    assert preset.fit_to(other).model.encoder.vocab_size == 30522
+
+
+def test_words_that_the_encoder_does_not_know_are_refused(
+    dataset: Dataset, preset: Preset, tmp_path: Path
+) -> None:
+    batch = dataset.test.batch
+    words = replace(batch, tokens=batch.tokens + 20000 * (batch.tokens > 103))
+    foreign = replace(dataset.test, batch=words)
+    mixed = replace(dataset, splits={**dataset.splits, "test": foreign})
+    with pytest.raises(ValueError, match="tokenised"):
+        train(preset, mixed, tmp_path, progress=False, device="cpu")
