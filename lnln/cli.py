@@ -10,12 +10,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnln import __version__
+from lnln import __version__, check
+from lnln import evaluation as ev
+from lnln.checkpoint import CheckpointError
+from lnln.config import PRESETS, SELECTIONS, Preset
+from lnln.corpus import simulate
+from lnln.data import DataError, Dataset
+from lnln.linear import fit_linear
+from lnln.missing import TEST_RATES
+from lnln.mmsa import read_mmsa, write_mmsa
+from lnln.mmsa_report import describe
+from lnln.plot import robustness_figure, save_figure
+from lnln.run import resolve_device
+from lnln.training import TrainingError, train
 
 if TYPE_CHECKING:
-    from lnln.config import Preset
-    from lnln.data import Dataset
-
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DATA_HELP = (
@@ -27,11 +36,6 @@ _DATA_HELP = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; user errors become one line on stderr and status 1."""
     options = _parser().parse_args(arguments)
-    # Imported late, so that --help answers at once.
-    from lnln.checkpoint import CheckpointError
-    from lnln.data import DataError
-    from lnln.training import TrainingError
-
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
@@ -99,8 +103,6 @@ def _add_data_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_train(commands: Subparsers) -> None:
-    from lnln.config import PRESETS, SELECTIONS
-
     parser = commands.add_parser(
         "train",
         help="train LNLN and write a run folder",
@@ -182,23 +184,15 @@ def _add_evaluate(commands: Subparsers) -> None:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from lnln import check
-
     return check.main(["--encoder", options.encoder] if options.encoder else [])
 
 
 def _data_check(options: argparse.Namespace) -> int:
-    from lnln.mmsa import read_mmsa
-    from lnln.mmsa_report import describe
-
     print(describe(read_mmsa(options.file, scheme=options.scheme)))
     return 0
 
 
 def _data_simulate(options: argparse.Namespace) -> int:
-    from lnln.corpus import simulate
-    from lnln.mmsa import write_mmsa
-
     write_mmsa(simulate(options.size, options.seed), options.file)
     print(f"{options.file}: simulated corpus, size {options.size}, seed {options.seed}")
     return 0
@@ -221,9 +215,6 @@ def open_data(
         DataError: the file is missing or faulty.
         ValueError: train_size is given for a file.
     """
-    from lnln.corpus import simulate
-    from lnln.mmsa import read_mmsa
-
     kind, _, size = spec.partition(":")
     if kind == "simulated":
         size = size or ("mini" if preset == "mini" else "full")
@@ -234,8 +225,6 @@ def open_data(
 
 
 def _preset(options: argparse.Namespace) -> Preset:
-    from lnln.config import PRESETS
-
     preset = PRESETS[options.preset]
     names = (
         "epochs",
@@ -270,8 +259,6 @@ def _preset(options: argparse.Namespace) -> Preset:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from lnln.training import train
-
     preset = _preset(options)
     if options.data is None and options.preset != "mini":
         raise ValueError(
@@ -280,6 +267,10 @@ def _train(options: argparse.Namespace) -> int:
         )
     data = options.data or "simulated"
     dataset = open_data(data, options.preset, options.train_size, options.data_seed)
+    if dataset.name == "simulated" and options.encoder is None:
+        # The corpus has its own vocabulary, which no pretrained encoder knows.
+        small = PRESETS["mini"].model.encoder
+        preset = replace(preset, model=replace(preset.model, encoder=small))
     folder = options.out or Path("runs") / f"{preset.name}-{preset.train.seed}"
     for sentence in dataset.mended:
         print(f"mended: {sentence}")
@@ -304,8 +295,6 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluation_data(options: argparse.Namespace, trained_on: str) -> Dataset:
-    from lnln.corpus import simulate
-
     if options.data is not None:
         return open_data(
             options.data, train_size=options.train_size, seed=options.data_seed
@@ -321,12 +310,6 @@ def _evaluation_data(options: argparse.Namespace, trained_on: str) -> Dataset:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from lnln import evaluation as ev
-    from lnln.linear import fit_linear
-    from lnln.missing import TEST_RATES
-    from lnln.plot import robustness_figure, save_figure
-    from lnln.run import resolve_device
-
     record = ev.load_record(options.folder)
     dataset = _evaluation_data(options, record["data"]["source"])
     modalities = tuple(record["preset"]["train"]["modalities"])

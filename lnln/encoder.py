@@ -129,7 +129,13 @@ def _pretrained(name: str) -> nn.Module:
     local = Path(name).is_dir()
     # Pickled weights of a folder from outside are never executed: safetensors only.
     options: dict[str, Any] = {"use_safetensors": True, "local_files_only": local}
-    bert_config = AutoConfig.from_pretrained(name, local_files_only=local)
+    try:
+        bert_config = AutoConfig.from_pretrained(name, local_files_only=local)
+    except (OSError, ValueError) as error:
+        raise OSError(
+            f"text encoder {name!r} is neither a model folder nor to be had from the "
+            "hub; name a folder that holds config.json and model.safetensors"
+        ) from error
     if bert_config.model_type == "bert":
         # The pooler is not used by LNLN; leaving it out keeps checkpoints exact.
         options["add_pooling_layer"] = False
