@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lnln import __version__, check
 from lnln import evaluation as ev
 from lnln.checkpoint import CheckpointError
-from lnln.config import PRESETS, SELECTIONS, Preset
+from lnln.config import PRESETS, SELECTIONS, EncoderConfig, Preset
 from lnln.corpus import simulate
 from lnln.data import DataError, Dataset
 from lnln.linear import fit_linear
@@ -121,6 +121,12 @@ def _add_train(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--freeze-encoder", action="store_true", help="do not fine-tune the encoder"
+    )
+    parser.add_argument(
+        "--encoder-width", type=int, help="of a text encoder from scratch (default 32)"
+    )
+    parser.add_argument(
+        "--encoder-depth", type=int, help="of a text encoder from scratch (default 1)"
     )
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch-size", type=int)
@@ -242,20 +248,30 @@ def _preset(options: argparse.Namespace) -> Preset:
     changes |= {name: True for name in ("bf16", "compile") if getattr(options, name)}
     if options.no_standardize:
         changes["standardize"] = False
-    encoder = preset.model.encoder
-    if options.encoder is not None:
-        encoder = replace(encoder, name=options.encoder)
-    if options.freeze_encoder:
-        encoder = replace(encoder, frozen=True)
     model = preset.model
     if options.dropout is not None:
-        encoder = replace(encoder, dropout=options.dropout)
         model = replace(model, dropout=options.dropout)
     return replace(
         preset,
-        model=replace(model, encoder=encoder),
+        model=replace(model, encoder=_encoder(options, model.encoder)),
         train=replace(preset.train, **changes),
     )
+
+
+def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConfig:
+    changes: dict[str, Any] = {}
+    if options.encoder is not None:
+        changes["name"] = options.encoder
+    if options.freeze_encoder:
+        changes["frozen"] = True
+    if options.dropout is not None:
+        changes["dropout"] = options.dropout
+    if options.encoder_depth is not None:
+        changes["depth"] = options.encoder_depth
+    if (width := options.encoder_width) is not None:
+        # Heads of 16 and a feed-forward part twice as wide, as in preset mini.
+        changes |= {"width": width, "heads": width // 16, "ffn_width": 2 * width}
+    return replace(encoder, **changes)
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -269,7 +285,7 @@ def _train(options: argparse.Namespace) -> int:
     dataset = open_data(data, options.preset, options.train_size, options.data_seed)
     if dataset.name == "simulated" and options.encoder is None:
         # The corpus has its own vocabulary, which no pretrained encoder knows.
-        small = PRESETS["mini"].model.encoder
+        small = _encoder(options, PRESETS["mini"].model.encoder)
         preset = replace(preset, model=replace(preset.model, encoder=small))
     folder = options.out or Path("runs") / f"{preset.name}-{preset.train.seed}"
     for sentence in dataset.mended:

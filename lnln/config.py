@@ -214,7 +214,7 @@ PRESETS = {
             hyper_heads=2,
             dropout=0.1,
             encoder=EncoderConfig(
-                vocab_size=272, width=64, depth=2, heads=4, ffn_width=128, dropout=0.1
+                vocab_size=272, width=32, depth=1, heads=2, ffn_width=64, dropout=0.1
             ),
         ),
         LossWeights(),
