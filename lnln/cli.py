@@ -264,8 +264,6 @@ def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConf
         changes["name"] = options.encoder
     if options.freeze_encoder:
         changes["frozen"] = True
-    if options.dropout is not None:
-        changes["dropout"] = options.dropout
     if options.encoder_depth is not None:
         changes["depth"] = options.encoder_depth
     if (width := options.encoder_width) is not None:
