@@ -10,6 +10,7 @@ import torch
 from lnln import (
     PRESETS,
     CheckpointError,
+    Preset,
     TrainedModel,
     fixed_rates,
     load_model,
@@ -121,5 +122,5 @@ def test_shipped_record_belongs_to_the_shipped_weights() -> None:
     record = json.loads((folder / "record.json").read_text())
     trained = load_pretrained("mini")
     assert trained.provenance["epoch"] == record["best"]["validation"]["epoch"]
-    assert trained.preset.to_dict() == record["preset"]
+    assert trained.preset == Preset.from_dict(record["preset"])
     assert trained.provenance["data"]["sha256"] == record["data"]["sha256"]
