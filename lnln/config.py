@@ -219,7 +219,7 @@ PRESETS = {
         ),
         LossWeights(),
         TrainConfig(
-            epochs=40, learning_rate=2e-3, weight_decay=1.0, patience=40, ema=0.99
+            epochs=40, learning_rate=3e-3, weight_decay=1.0, patience=40, ema=0.99
         ),
     ),
     "mosi": Preset(
