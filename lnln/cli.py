@@ -22,7 +22,7 @@ from lnln.mmsa import read_mmsa, write_mmsa
 from lnln.mmsa_report import describe
 from lnln.plot import robustness_figure, save_figure
 from lnln.run import resolve_device
-from lnln.training import TrainingError, train
+from lnln.training import TrainingError, train, with_train
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -251,11 +251,8 @@ def _preset(options: argparse.Namespace) -> Preset:
     model = preset.model
     if options.dropout is not None:
         model = replace(model, dropout=options.dropout)
-    return replace(
-        preset,
-        model=replace(model, encoder=_encoder(options, model.encoder)),
-        train=replace(preset.train, **changes),
-    )
+    model = replace(model, encoder=_encoder(options, model.encoder))
+    return with_train(replace(preset, model=model), **changes)
 
 
 def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConfig:

@@ -1,4 +1,4 @@
-"""The components of LNLN (paper, section 3), each usable alone.
+"""The components of LNLN (paper, Fig. 1), each usable alone.
 
 Notation: U^1_m corrupted input of modality m; H^1_l, H^1_a, H^1_v embedded
 modalities; H^1_p proxy dominant feature; H^i_d corrected dominant feature at scale i;
@@ -34,7 +34,7 @@ def _encoder(config: LNLNConfig, length: int, depth: int) -> TransformerEncoder:
 
 
 class ModalityEmbedding(nn.Module):
-    """H^1_m = E_m([H^0_m; U^1_m W_m + b_m])_{1:T} (paper, section 3.2).
+    """H^1_m = E_m([H^0_m; U^1_m W_m + b_m])_{1:T} (paper, modality embedding).
 
     Args:
         config: sizes of the network.
@@ -66,7 +66,7 @@ class ModalityEmbedding(nn.Module):
 
 
 class CompletenessCheck(nn.Module):
-    """How complete is the language? w from a token before H^1_l (section 3.3, eq. 4).
+    """How complete is the language? w from a token before H^1_l (paper, DMC).
 
     Args:
         config: sizes of the network.
@@ -99,7 +99,7 @@ class CompletenessCheck(nn.Module):
 class ProxyGenerator(nn.Module):
     """H^1_p = E_DFG([H^0_p; H^1_a; H^1_v])_{1:T}, a stand-in for language.
 
-    Paper, section 3.3, 'proxy dominant feature generation' (DFG).
+    Paper, DMC: proxy dominant feature generation (DFG).
 
     Args:
         config: sizes of the network.
@@ -125,7 +125,7 @@ class ProxyGenerator(nn.Module):
 
 
 class EffectivenessDiscriminator(nn.Module):
-    """D tells proxy from language features, token by token (section 3.3).
+    """D tells proxy from language features, token by token (paper, DMC).
 
     Args:
         config: sizes of the network.
@@ -146,7 +146,7 @@ class EffectivenessDiscriminator(nn.Module):
 
 
 def correct(proxy: Tensor, language: Tensor, completeness: Tensor) -> Tensor:
-    """H^1_d = (1 - w) H^1_p + w H^1_l, the corrected dominant feature (section 3.3).
+    """H^1_d = (1 - w) H^1_p + w H^1_l, the corrected dominant feature (paper, eq. 8).
 
     Args:
         proxy, language: (B, T, d) H^1_p and H^1_l.
@@ -160,7 +160,7 @@ def correct(proxy: Tensor, language: Tensor, completeness: Tensor) -> Tensor:
 
 
 class DominantScales(nn.Module):
-    """H^i_d = E^i_d(H^{i-1}_d): the dominant feature at further scales (section 3.4).
+    """H^i_d = E^i_d(H^{i-1}_d): the dominant feature at further scales (paper, DMML).
 
     Args:
         config: sizes of the network.
@@ -176,7 +176,7 @@ class DominantScales(nn.Module):
 
 
 class HyperModalityLayer(nn.Module):
-    """H^i_hyper = H^{i-1}_hyper + MHA(H^i_d, H^1_a) + MHA(H^i_d, H^1_v) (eq. 13).
+    """H^i_hyper = H^{i-1}_hyper + MHA(H^i_d, H^1_a) + MHA(H^i_d, H^1_v) (DMML).
 
     Args:
         config: sizes of the network.
@@ -224,7 +224,7 @@ class HyperModalityLayer(nn.Module):
 
 
 class HyperModality(nn.Module):
-    """Adaptive hyper-modality learning: one layer per scale (section 3.4).
+    """Adaptive hyper-modality learning: one layer per scale (paper, DMML).
 
     Args:
         config: sizes of the network.
@@ -256,7 +256,7 @@ class HyperModality(nn.Module):
 
 
 class FusionTransformer(nn.Module):
-    """Cross-attention from H^3_d to H^3_hyper, an extra token before each (eq. 14).
+    """Cross-attention from H^3_d to H^3_hyper, a token before each (paper, DMML).
 
     Args:
         config: sizes of the network.
@@ -290,7 +290,7 @@ class FusionTransformer(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Mean over the T fused query tokens, then Linear(d, 1) (eq. 15).
+    """Mean over the T fused query tokens, then Linear(d, 1) (paper, DMML).
 
     Args:
         config: sizes of the network.
@@ -307,7 +307,7 @@ class Predictor(nn.Module):
 
 
 class Reconstructor(nn.Module):
-    """Estimate of U^0_m from U^1_m = E^m_rec(U^1_m) (section 3.5), training only.
+    """Estimate of U^0_m from U^1_m = E^m_rec(U^1_m) (paper; training only).
 
     Linear maps to width d and back surround the encoder, since d_m (5 on MOSI's
     audio) does not split into heads. Read literally, as here, the audio and vision

@@ -32,7 +32,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class LNLNConfig:
-    """Sizes of the network (paper, section 3 and Table 1).
+    """Sizes of the network (paper, Table 1; released code where it is silent).
 
     Attributes:
         text_length, audio_length, vision_length: longest sequences T_l, T_a, T_v.
@@ -73,7 +73,7 @@ class LNLNConfig:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the four loss terms (paper, eq. 16 and section 4.1).
+    """Weights of the four loss terms (paper, overall objective; MOSI values).
 
     Attributes:
         alpha: completeness check, L_cc.

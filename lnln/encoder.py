@@ -13,7 +13,7 @@ from lnln.data import PAD, valid_positions
 
 
 class TextEncoder(nn.Module):
-    """Token ids to contextual features U_l (paper, section 3.1).
+    """Token ids to contextual features U_l.
 
     Args:
         config: which encoder.

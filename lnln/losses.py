@@ -1,4 +1,4 @@
-"""The four terms of LNLN's training objective (paper, section 3.6)."""
+"""The four terms of LNLN's training objective (paper, overall objective)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random data missing (paper, section 3.1 and 4.1): what is erased, and how much.
+"""Random data missing (the paper's corruption): what is erased, and how much.
 
 A position t of modality m is kept iff u_t >= r_m, with u_t ~ U[0, 1) and r_m the
 missing rate. Erased tokens become [UNK], erased frames become zero vectors. [CLS]
@@ -101,7 +101,7 @@ def erasable(batch: Batch, modality: str) -> Tensor:
 
 
 def erase(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
-    """Erase positions at random (paper, section 3.1).
+    """Erase positions at random (the paper's random data missing).
 
     Args:
         batch: B complete utterances U^0.
@@ -138,7 +138,7 @@ def erase(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
 
 
 def training_rates(count: int, generator: torch.Generator) -> Tensor:
-    """Draw the training protocol's missing rates (released code; spec section 2).
+    """Draw the training protocol's missing rates (released code).
 
     Per utterance and modality r ~ U[0, 1); then a random half of the utterances
     gets r = 0, independently for each modality.

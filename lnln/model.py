@@ -1,4 +1,4 @@
-"""LNLN assembled, as the paper writes it (section 3, Fig. 1).
+"""LNLN assembled, as the paper writes it (Fig. 1).
 
 Notation as in `lnln.components`; U^0_m is the complete input of modality m.
 """

@@ -1,10 +1,13 @@
 """The commands as a user types them."""
 
 import csv
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lnln import Preset, cli, load_pretrained
 from lnln.cli import main, open_data
 
 
@@ -79,3 +82,23 @@ def test_data_specifications() -> None:
     assert open_data("simulated:mini", "mosi", 4).test.batch.audio.shape[1] == 48
     with pytest.raises(ValueError, match="size"):
         open_data("simulated:huge")
+
+
+def test_documented_command_is_that_of_the_shipped_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    readme = Path(__file__).resolve().parents[1] / "data" / "README.md"
+    found = re.search(
+        r"```\nlnln (train --preset mini.*?)```", readme.read_text(), re.S
+    )
+    assert found is not None
+    seen: list[Any] = []
+
+    def record(preset: Preset, dataset: Any, *_: Any, **__: Any) -> None:
+        seen.extend((preset.fit_to(dataset), dataset.source))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "train", record)
+    assert main(found[1].replace("\\\n", " ").split()) == 130
+    shipped = load_pretrained("mini")
+    assert seen == [shipped.preset, shipped.provenance["data"]["source"]]
