@@ -67,7 +67,7 @@ def limit_scores(p: Floats, labels: Floats) -> dict[str, float]:
 def bayes_limit(
     batch: Batch,
     rate: float,
-    mask_seeds: Iterable[int] = (0,),
+    mask_seeds: Iterable[int | str] = (0,),
     available: tuple[str, ...] = MODALITIES,
     label_prior: Floats | None = None,
 ) -> dict[str, float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lnln.config import Preset
-from lnln.data import Batch, Standardizer, batches_by_length
+from lnln.data import Batch, Standardizer, batches_by_length, concatenate
 from lnln.metrics import METRICS
 from lnln.missing import Uniforms, erase
 from lnln.model import LNLN, Output
@@ -58,30 +58,70 @@ class TrainedModel:
         if self.standardizer is not None:
             batch = self.standardizer(batch)
         self.model.eval()
-        output: Output = self.model(batch)
+        output: Output = self.model(self.model.trim(batch))
         return output
 
     def predict(
         self, batch: Batch, rates: Tensor, uniforms: Uniforms, size: int = 256
     ) -> Predictions:
-        """Erase from complete utterances and predict, in batches of similar length.
+        """Erase from complete utterances and predict: `sweep` of one corruption."""
+        (predictions,) = self.sweep(batch, [(rates, uniforms)], size)
+        return predictions
+
+    def sweep(
+        self,
+        batch: Batch,
+        corruptions: Sequence[tuple[Tensor, Uniforms]],
+        size: int = 256,
+    ) -> list[Predictions]:
+        """Predict complete utterances under several corruptions at once.
+
+        All corruptions of an utterance are equally long, so they share a batch and
+        almost nothing in it is padding. Corruptions that leave the same batch (any
+        two at rate 0, or at rates 0 and 1) are computed once.
 
         Args:
             batch: N complete utterances in raw units.
-            rates: (N, 3) missing rates of language, audio, vision.
-            uniforms: the draws of `split_uniforms`.
-            size: utterances a batch; it does not change what is erased.
+            corruptions: per corruption (N, 3) missing rates of language, audio,
+                vision, and the draws of `split_uniforms`.
+            size: corrupted utterances a batch; it does not change what is erased.
 
         Returns:
-            `Predictions` in the order of `batch`, on the CPU.
+            One `Predictions` per corruption, in the order of `batch`, on the CPU.
         """
-        sentiment, completeness = torch.empty(len(batch)), torch.empty(len(batch))
-        for index in batches_by_length(batch, size):
-            part = batch.select(index.to(batch.device)).trim()
-            output = self(erase(part, rates[index], uniforms.select(index)).batch)
-            sentiment[index] = output.sentiment.float().cpu()
-            completeness[index] = output.completeness.float().cpu()
-        return Predictions(sentiment, completeness)
+        if self.standardizer is not None:
+            batch = self.standardizer(batch)
+        device = next(self.model.parameters()).device
+        distinct = _distinct([rates for rates, _ in corruptions])
+        used = [corruptions[i] for i in sorted(set(distinct))]
+        sentiment, completeness = torch.empty(2, len(used), len(batch))
+        self.model.eval()
+        for index in batches_by_length(batch, max(1, size // len(used))):
+            part = self.model.trim(batch.select(index.to(batch.device)))
+            erased = [
+                erase(part, rates[index], uniforms.select(index)).batch
+                for rates, uniforms in used
+            ]
+            with torch.no_grad():
+                output = self.model(concatenate(erased).to(device))
+            shape = (len(used), len(index))
+            sentiment[:, index] = output.sentiment.float().cpu().view(shape)
+            completeness[:, index] = output.completeness.float().cpu().view(shape)
+        row = {i: n for n, i in enumerate(sorted(set(distinct)))}
+        return [Predictions(sentiment[row[i]], completeness[row[i]]) for i in distinct]
+
+
+def _distinct(rates: list[Tensor]) -> list[int]:
+    # Rates 0 and 1 leave nothing to chance: for each corruption, the first equal one.
+    certain: list[int] = []
+    first: list[int] = []
+    for i, r in enumerate(rates):
+        sure = bool(((r == 0) | (r == 1)).all())
+        equal = (j for j in certain if torch.equal(rates[j], r))
+        first.append(next(equal, i) if sure else i)
+        if sure and first[-1] == i:
+            certain.append(i)
+    return first
 
 
 @dataclass(frozen=True)
@@ -195,7 +235,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedM
         if header["format"] != _FORMAT:
             raise ValueError(f"format {header['format']}, expected {_FORMAT}")
         preset = Preset.from_dict(header["preset"])
-        with _without_initialisation():
+        with keeping_random_state():
             model = LNLN(preset.model, header["encoder"])
         model.load_state_dict(with_prefix(tensors, "model."))
         standardizer = None
@@ -213,8 +253,8 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedM
 
 
 @contextmanager
-def _without_initialisation() -> Iterator[None]:
-    # Loading must not advance the caller's random state.
+def keeping_random_state() -> Iterator[None]:
+    """Building a model that is then loaded must not advance the random state."""
     state = torch.get_rng_state()
     try:
         yield
@@ -233,15 +273,15 @@ def selected_checkpoints(selection: str, scheme: str) -> dict[str, str]:
     """Which checkpoint file of a run reports which metric.
 
     Args:
-        selection: "validation" (one file for all) or "paper" (one per metric; F1
-            goes with its Acc-2 and Corr with MAE, as released).
+        selection: "validation" (one file for all), else one file per metric; F1
+            goes with its Acc-2 and Corr with MAE, as released.
         scheme: "mosi" or "sims".
 
     Returns:
         {metric: file name}.
     """
     metrics = METRICS[scheme]
-    if selection != "paper":
+    if selection == "validation":
         return dict.fromkeys(metrics, checkpoint_name())
     owner = {"corr": "mae", "f1": "acc2"}
     owner |= {f"f1_{kind}": f"acc2_{kind}" for kind in ("neg_pos", "neg_nonneg")}

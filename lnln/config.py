@@ -30,11 +30,28 @@ class EncoderConfig:
     dropout: float = 0.1
 
 
+#: What the released program computes otherwise than the paper describes, by name.
+#: Numbers are those of the list in `lnln.released`.
+RELEASED_CHOICES = {
+    "adversary": "2-5: gradient reversed before the mixing; D judges H^1_d of the"
+    " corrupted against H^1_l of the complete input, and trains both",
+    "reconstruction": "6-8: features H^1_m are reconstructed, from a second pass over"
+    " the complete input whose result is not detached",
+    "padding": "9: padding is attended to everywhere but in BERT",
+    "hyper": "11-13: hyper-modality layers with one query map and one output map, a"
+    " stream that is normalised in place, positions added to the first scale",
+    "generator": "15: a second learnable block, from which H^1_p is read",
+    "start": "14: initial values of positions N(0, 1), tokens 0, H^0_p and H^0_hyper 1",
+}
+
+
 @dataclass(frozen=True)
 class LNLNConfig:
     """Sizes of the network (paper, Table 1; released code where it is silent).
 
     Attributes:
+        variant: "paper"; "released", everything as the released program computes it;
+            or "paper" with some of `RELEASED_CHOICES`, as in "paper+padding+start".
         text_length, audio_length, vision_length: longest sequences T_l, T_a, T_v.
         audio_width, vision_width: feature sizes d_a, d_v.
         tokens: learnable tokens T in front of each modality.
@@ -50,6 +67,7 @@ class LNLNConfig:
         encoder: the text encoder.
     """
 
+    variant: str = "paper"
     text_length: int = 50
     audio_length: int = 375
     vision_length: int = 500
@@ -69,6 +87,20 @@ class LNLNConfig:
     hyper_heads: int = 8
     dropout: float = 0.0
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+    def __post_init__(self) -> None:
+        base, *choices = self.variant.split("+")
+        known = base == "paper" or self.variant == "released"
+        if not known or not set(choices) <= set(RELEASED_CHOICES):
+            raise ValueError(
+                f"variant {self.variant!r} is unknown; it is 'paper', 'released' or "
+                f"'paper+...' with some of {sorted(RELEASED_CHOICES)}"
+            )
+
+    def as_released(self, choice: str) -> bool:
+        """Whether one of `RELEASED_CHOICES` is made as in the released program."""
+        assert choice in RELEASED_CHOICES
+        return self.variant == "released" or choice in self.variant.split("+")
 
 
 @dataclass(frozen=True)
@@ -93,6 +125,17 @@ SELECTIONS = {
     "validation": "best epoch by validation MAE, mean over the validation rates",
     "paper": "peak epoch per metric on the TEST split at r = 0.5 (the paper's rule;"
     " optimistic, since the test labels choose the epoch)",
+    "released": "as 'paper', on the released masks, always all epochs; epoch 1 counts"
+    " as a best so far without being saved",
+}
+#: How training corrupts, and how the learning rate runs.
+MASKS = {
+    "redrawn": "new rates and new masks in every epoch",
+    "released": "rates and masks drawn once and kept for all epochs",
+}
+SCHEDULES = {
+    "steps": "per step: linear warm-up, then a cosine to zero",
+    "released": "per epoch, from learning rate 0 in epoch 1",
 }
 
 
@@ -104,18 +147,20 @@ class TrainConfig:
         epochs, batch_size, learning_rate, weight_decay: as in Table 1.
         warmup: share of all steps with linearly rising learning rate; a cosine
             to zero follows.
+        schedule: "steps" or "released", see `SCHEDULES`.
+        masks: "redrawn" or "released", see `MASKS`.
         clip: largest L2 norm of the gradient (not in the paper; keeps small-data
-            runs stable).
+            runs stable); 0 for none.
         patience: epochs without a better validation score before stopping.
         ema: decay of a moving average of the weights, which is what is then evaluated
             and saved; 0 (the paper) for none. Steadies runs on little data.
         seed: decides initial weights, batches, masks and dropout.
-        selection: "validation" or "paper", see `SELECTIONS`.
+        selection: "validation", "paper" or "released", see `SELECTIONS`.
         validation_rates: missing rates that the validation score is a mean over.
         modalities: the modalities that are available; the others are erased
             entirely in training and evaluation.
         standardize: scale audio and vision columns by training statistics.
-        bf16: bfloat16 autocast (CUDA).
+        bf16: bfloat16 autocast, and TF32 in what remains (CUDA).
         compile: `torch.compile` the model (CUDA).
     """
 
@@ -124,6 +169,8 @@ class TrainConfig:
     learning_rate: float = 1e-4
     weight_decay: float = 1e-4
     warmup: float = 0.1
+    schedule: str = "steps"
+    masks: str = "redrawn"
     clip: float = 1.0
     patience: int = 20
     ema: float = 0.0
@@ -134,6 +181,17 @@ class TrainConfig:
     standardize: bool = True
     bf16: bool = False
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        for setting, known in (
+            ("selection", SELECTIONS),
+            ("schedule", SCHEDULES),
+            ("masks", MASKS),
+        ):
+            if (value := getattr(self, setting)) not in known:
+                raise ValueError(
+                    f"{setting} {value!r} is unknown; choose from {sorted(known)}"
+                )
 
 
 @dataclass(frozen=True)
@@ -184,6 +242,31 @@ class Preset:
             loss=_build(LossWeights, values["loss"]),
             train=_build(TrainConfig, train),
         )
+
+
+#: Layers of the released fusion Transformer (item 1), by preset.
+RELEASED_FUSION_DEPTH = {"mosi": 2, "mosei": 4, "sims": 4}
+
+
+def as_released(preset: Preset) -> Preset:
+    """The preset with network, training and selection of the released program.
+
+    Args:
+        preset: "mosi", "mosei", "sims", or any other, which keeps its fusion depth.
+    """
+    depth = RELEASED_FUSION_DEPTH.get(preset.name, preset.model.fusion_depth)
+    model = replace(preset.model, variant="released", fusion_depth=depth, dropout=0.0)
+    train = replace(
+        preset.train,
+        schedule="released",
+        masks="released",
+        selection="released",
+        clip=0.0,
+        patience=preset.train.epochs,
+        ema=0.0,
+        standardize=False,
+    )
+    return replace(preset, model=model, train=train)
 
 
 def _build(kind: Any, values: dict[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from. `lnln.corpus` and `lnln.mmsa` produce them, nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -96,11 +96,26 @@ class Batch:
             vision=self.vision[:, : int(self.vision_lengths.max())],
         )
 
+    def pad(self, text_length: int, audio_length: int, vision_length: int) -> Batch:
+        """Pad (or cut) the sequences to these lengths; padding is zero."""
+        return replace(
+            self,
+            tokens=_resized(self.tokens, text_length),
+            audio=_resized(self.audio, audio_length),
+            vision=_resized(self.vision, vision_length),
+        )
+
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
         return Batch(
             *(getattr(self, name).to(device, non_blocking=True) for name in _TENSORS)
         )
+
+
+def _resized(x: Tensor, size: int) -> Tensor:
+    missing = max(0, size - x.shape[1])
+    extra = x.new_zeros(x.shape[0], missing, *x.shape[2:])
+    return torch.cat([x, extra], dim=1) if missing else x[:, :size]
 
 
 _TENSORS = (
@@ -112,6 +127,11 @@ _TENSORS = (
     "vision_lengths",
     "labels",
 )
+
+
+def concatenate(batches: Sequence[Batch]) -> Batch:
+    """Join batches of equal padded lengths along the utterances."""
+    return Batch(*(torch.cat([getattr(b, n) for b in batches]) for n in _TENSORS))
 
 
 @dataclass(frozen=True)

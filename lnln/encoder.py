@@ -20,6 +20,8 @@ class TextEncoder(nn.Module):
         max_length: longest token sequence, for the small BERT's positions.
         architecture: a saved `transformers` configuration (from `architecture()`);
             builds that architecture without weights, for loading a checkpoint.
+        pooler: keep a BERT's pooler, which LNLN does not read but the released
+            checkpoints contain.
 
     Raises:
         OSError: a named model is neither a local folder nor reachable on the hub.
@@ -30,10 +32,11 @@ class TextEncoder(nn.Module):
         config: EncoderConfig,
         max_length: int,
         architecture: dict[str, Any] | None = None,
+        pooler: bool = False,
     ) -> None:
         super().__init__()
         self.frozen = config.frozen
-        self.bert: Any = _build(config, max_length, architecture)
+        self.bert: Any = _build(config, max_length, architecture, pooler)
         if self.frozen:
             self.bert.requires_grad_(False)
 
@@ -70,6 +73,15 @@ class TextEncoder(nn.Module):
             self.bert.eval()
         return self
 
+    @property
+    def noisy(self) -> bool:
+        """Whether the same tokens may give other features next time (dropout)."""
+        return any(
+            module.training and module.p > 0
+            for module in self.bert.modules()
+            if isinstance(module, nn.Dropout)
+        )
+
     def forward(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         """Encode token ids.
 
@@ -88,7 +100,10 @@ class TextEncoder(nn.Module):
 
 
 def _build(
-    config: EncoderConfig, max_length: int, architecture: dict[str, Any] | None
+    config: EncoderConfig,
+    max_length: int,
+    architecture: dict[str, Any] | None,
+    pooler: bool,
 ) -> nn.Module:
     # Imported late: transformers takes seconds to load and only models need it.
     from transformers import AutoConfig, AutoModel, BertConfig, BertModel
@@ -97,7 +112,7 @@ def _build(
         values = dict(architecture)
         bert_config: Any = AutoConfig.for_model(values.pop("model_type"), **values)
         if bert_config.model_type == "bert":
-            return BertModel(bert_config, add_pooling_layer=False)
+            return BertModel(bert_config, add_pooling_layer=pooler)
         model: nn.Module = AutoModel.from_config(bert_config)
         return model
     if config.name is None:
@@ -113,16 +128,16 @@ def _build(
                 max_position_embeddings=max_length,
                 pad_token_id=PAD,
             ),
-            add_pooling_layer=False,
+            add_pooling_layer=pooler,
         )
         # Few utterances teach words sooner than places, so places start small.
         with torch.no_grad():
             bert.embeddings.position_embeddings.weight.mul_(0.05)
         return bert
-    return _pretrained(config.name)
+    return _pretrained(config.name, pooler)
 
 
-def _pretrained(name: str) -> nn.Module:
+def _pretrained(name: str, pooler: bool) -> nn.Module:
     from transformers import AutoConfig, AutoModel
     from transformers.utils import logging
 
@@ -137,8 +152,8 @@ def _pretrained(name: str) -> nn.Module:
             "hub; name a folder that holds config.json and model.safetensors"
         ) from error
     if bert_config.model_type == "bert":
-        # The pooler is not used by LNLN; leaving it out keeps checkpoints exact.
-        options["add_pooling_layer"] = False
+        # The pooler gets no gradient; without it no checkpoint carries dead weight.
+        options["add_pooling_layer"] = pooler
     # Its report would call the left-out pooler a surprise.
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()

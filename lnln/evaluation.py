@@ -96,7 +96,7 @@ def evaluate(
     wanted: Sequence[Condition],
     *,
     split: str = "test",
-    mask_seeds: Sequence[int] = (0, 1, 2),
+    mask_seeds: Sequence[int | str] = (0, 1, 2),
     device: str = "cpu",
     progress: bool = True,
 ) -> list[Row]:
@@ -107,7 +107,7 @@ def evaluate(
         dataset: usually the one it was trained on; any with the same feature sizes.
         wanted: from `conditions`.
         split: the split to evaluate.
-        mask_seeds: corruptions per condition.
+        mask_seeds: corruptions per condition; "released" for the released masks.
         device: where to run.
         progress: show a bar.
 
@@ -142,13 +142,12 @@ def evaluate(
                 "selection": record["selection"],
                 "split": split,
             }
+            uniforms = [split_uniforms(batch, seed) for seed in mask_seeds]
             for available, rate in wanted:
                 usable = [m for m in available if m in trained.preset.train.modalities]
                 rates = fixed_rates(len(batch), rate, usable)
-                for seed in mask_seeds:
-                    predicted = trained.predict(
-                        batch, rates, split_uniforms(batch, seed)
-                    )
+                predictions = trained.sweep(batch, [(rates, u) for u in uniforms])
+                for seed, predicted in zip(mask_seeds, predictions, strict=True):
                     scores = _scores(predicted, batch, dataset.scheme, kept)
                     at = {"available": "".join(available), "mask_seed": seed}
                     rows += _rows({**base, **at, "rate": rate}, scores)
@@ -201,7 +200,7 @@ def reference_rows(
     wanted: Sequence[Condition],
     *,
     split: str = "test",
-    mask_seeds: Sequence[int] = (0, 1, 2),
+    mask_seeds: Sequence[int | str] = (0, 1, 2),
     linear: LinearBaseline | None = None,
 ) -> list[Row]:
     """What a result is read against: floor, and on simulated data the Bayes limit.

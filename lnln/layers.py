@@ -3,13 +3,18 @@
 The layer form is the released code's: pre-norm with separate LayerNorms for query,
 key and value, 8 heads of 64 without q/k/v biases, a feed-forward part with GELU, no
 final LayerNorm. Masks are bool, True where a position may be attended to.
+
+Self-attention is computed in a faster form than it is written, with the same result:
+the three LayerNorms share one normalisation, whose scales and shifts move into the
+q/k/v maps; and where only the first positions are read, keys and values are never
+formed at all. `tests/plain.py` holds the form as written, and both must agree.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
 
 
 class MultiHeadAttention(nn.Module):
@@ -43,11 +48,10 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (B, T_q, d).
         """
-        q = self._split(self.to_q(query))
-        k = self._split(self.to_k(key))
-        v = self._split(self.to_v(value))
-        allowed = None if mask is None else mask[:, None, None, :]
-        out = scaled_dot_product_attention(q, k, v, attn_mask=allowed)
+        q = self.split(self.to_q(query))
+        k = self.split(self.to_k(key))
+        v = self.split(self.to_v(value))
+        out = scaled_dot_product_attention(q, k, v, attn_mask=_for_heads(mask))
         mixed: Tensor = self.to_out(out.transpose(1, 2).flatten(2))
         return mixed
 
@@ -64,14 +68,19 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (B, heads, T_q, T_k), rows sum to 1.
         """
-        q, k = self._split(self.to_q(query)), self._split(self.to_k(key))
+        q, k = self.split(self.to_q(query)), self.split(self.to_k(key))
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         if mask is not None:
             scores = scores.masked_fill(~mask[:, None, None, :], float("-inf"))
         return scores.softmax(dim=-1)
 
-    def _split(self, x: Tensor) -> Tensor:
+    def split(self, x: Tensor) -> Tensor:
+        """(B, T, heads * head_width) to (B, heads, T, head_width)."""
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+def _for_heads(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask[:, None, None, :]
 
 
 class FeedForward(nn.Sequential):
@@ -111,7 +120,11 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        memory: Tensor | None = None,
+        mask: Tensor | None = None,
+        read: int | None = None,
     ) -> Tensor:
         """Apply the layer.
 
@@ -119,17 +132,70 @@ class TransformerLayer(nn.Module):
             x: (B, T_q, d) query stream.
             memory: (B, T_k, d) key/value stream; None: x itself.
             mask: (B, T_k) bool mask of the key stream; None: attend everywhere.
+            read: of self-attention, compute the first `read` positions only, where
+                nothing else is used; None: all.
 
         Returns:
-            (B, T_q, d).
+            (B, T_q, d) or (B, read, d).
         """
-        memory = x if memory is None else memory
-        attended = self.attention(
-            self.norm_q(x), self.norm_k(memory), self.norm_v(memory), mask
-        )
+        if memory is not None:
+            attended = self.attention(
+                self.norm_q(x), self.norm_k(memory), self.norm_v(memory), mask
+            )
+        elif read is None:
+            attended = self._attend_everywhere(x, mask)
+        else:
+            attended = self._attend_from_first(x, mask, read)
+            x = x[:, :read]
         x = x + self.dropout(attended)
         fed: Tensor = self.dropout(self.ffn(self.norm_ffn(x)))
         return x + fed
+
+    def _attend_everywhere(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        # One product for q, k and v: LN_q, LN_k, LN_v differ in scale and shift only.
+        attention = self.attention
+        maps = (
+            _folded(self.norm_q, attention.to_q),
+            _folded(self.norm_k, attention.to_k),
+            _folded(self.norm_v, attention.to_v),
+        )
+        weight = torch.cat([w for w, _ in maps])
+        bias = torch.cat([b for _, b in maps])
+        q, k, v = linear(self._normalised(x), weight, bias).chunk(3, dim=-1)
+        q, k, v = attention.split(q), attention.split(k), attention.split(v)
+        out = scaled_dot_product_attention(q, k, v, attn_mask=_for_heads(mask))
+        mixed: Tensor = attention.to_out(out.transpose(1, 2).flatten(2))
+        return mixed
+
+    def _attend_from_first(self, x: Tensor, mask: Tensor | None, read: int) -> Tensor:
+        # q . (W_k z) = (W_k^T q) . z, and the weighted mean of W_v z is W_v times the
+        # weighted mean of z. So with few queries the maps act on queries and results
+        # instead of on every position; the shift of LN_k adds the same to all scores
+        # of a query and drops out of the softmax.
+        attention = self.attention
+        heads = attention.heads
+        z = self._normalised(x)
+        q = attention.split(linear(z[:, :read], *_folded(self.norm_q, attention.to_q)))
+        scale = q.shape[-1] ** -0.5
+        to_k, _ = _folded(self.norm_k, attention.to_k)
+        to_v, shift = _folded(self.norm_v, attention.to_v)
+        q = (q @ to_k.unflatten(0, (heads, -1))).flatten(1, 2)[:, None]
+        z = z[:, None]
+        mean = scaled_dot_product_attention(
+            q, z, z, attn_mask=_for_heads(mask), scale=scale
+        )
+        mean = mean[:, 0].unflatten(1, (heads, -1))
+        out = mean @ to_v.unflatten(0, (heads, -1)).transpose(1, 2)
+        mixed: Tensor = attention.to_out(out.transpose(1, 2).flatten(2) + shift)
+        return mixed
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        return layer_norm(x, x.shape[-1:], eps=self.norm_q.eps)
+
+
+def _folded(norm: nn.LayerNorm, to: nn.Linear) -> tuple[Tensor, Tensor]:
+    # to(norm(x)) = weight @ normalised(x) + bias
+    return to.weight * norm.weight, to.weight @ norm.bias
 
 
 class TransformerEncoder(nn.Module):
@@ -158,25 +224,30 @@ class TransformerEncoder(nn.Module):
             for _ in range(depth)
         )
 
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, read: int | None = None
+    ) -> Tensor:
         """Encode.
 
         Args:
             x: (B, T, d) with T at most `length`.
             mask: (B, T) bool, True at real positions; None: all.
+            read: how many leading positions of the result are used; None: all.
 
         Returns:
-            (B, T, d).
+            (B, T, d) or (B, read, d).
         """
-        return self.hidden_states(x, mask)[-1]
-
-    def hidden_states(self, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
-        """The output of every layer, first to last: `depth` tensors (B, T, d)."""
         x = x + self.positions[:, : x.shape[1]]
-        states = []
-        for layer in self.layers:
+        for layer in self.layers[:-1]:
             x = layer(x, mask=mask)
-            states.append(x)
+        last: Tensor = self.layers[-1](x, mask=mask, read=read)
+        return last
+
+    def hidden_states(self, x: Tensor) -> list[Tensor]:
+        """The input with positions, then every layer's output: 1 + depth (B, T, d)."""
+        states = [x + self.positions[:, : x.shape[1]]]
+        for layer in self.layers:
+            states.append(layer(states[-1]))
         return states
 
 

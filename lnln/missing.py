@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,6 +29,10 @@ TEST_RATES = tuple(i / 10 for i in range(10))
 MODALITY_SUBSETS = tuple(
     subset for n in (1, 2, 3) for subset in combinations(MODALITIES, n)
 )
+
+
+#: The seed of all masks of the released program, whatever its training seed.
+RELEASED_SEED = 1111
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def erase(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
         audio=batch.audio * kept["a"][..., None],
         vision=batch.vision * kept["v"][..., None],
     )
-    return Erased(corrupted, kept, 1 - rates, torch.stack(realised, dim=1))
+    return Erased(corrupted, kept, (1 - rates).float(), torch.stack(realised, dim=1))
 
 
 def training_rates(count: int, generator: torch.Generator) -> Tensor:
@@ -181,11 +186,64 @@ def fixed_rates(
     return torch.tensor(row, dtype=torch.float32).expand(count, 3)
 
 
-def split_uniforms(batch: Batch, mask_seed: int) -> Uniforms:
+def split_uniforms(batch: Batch, mask_seed: int | str) -> Uniforms:
     """The test protocol's draws for a whole split: fixed by shapes and seed.
 
     Drawn on CPU in the split's own order before any batching, so neither device
     nor batch size changes what is erased.
+
+    Args:
+        batch: the split, padded as in its file.
+        mask_seed: a number, or "released" for `released_uniforms`.
+
+    Raises:
+        ValueError: for any other word.
     """
+    if mask_seed == "released":
+        return released_uniforms(batch)
+    if isinstance(mask_seed, str):
+        raise ValueError(f"a mask seed is a number or 'released', not {mask_seed!r}")
     generator = torch.Generator().manual_seed(mask_seed)
     return draw_uniforms(batch, generator)
+
+
+def released_uniforms(batch: Batch, seed: int = RELEASED_SEED) -> Uniforms:
+    """The uniforms behind every mask of the released program (items 19-21).
+
+    NumPy is seeded anew before every draw, so all rates share one matrix per modality
+    (masks are nested), and modalities of equal padded length share it, too.
+
+    Args:
+        batch: a whole split in its own order, padded as in its MMSA file: both decide
+            what is drawn.
+        seed: `base.seed` of the released settings.
+
+    Returns:
+        `Uniforms` in float64.
+    """
+    l, a, v = (  # noqa: E741
+        torch.from_numpy(
+            np.random.RandomState(seed).uniform(size=tuple(batch.sequence(m).shape[:2]))
+        )
+        for m in MODALITIES
+    )
+    return Uniforms(l, a, v)
+
+
+def released_masks(batch: Batch, rate: float, seed: int = RELEASED_SEED) -> Erased:
+    """A split corrupted exactly as in the released program's evaluation.
+
+    Items 19-21 and 25 of `lnln.released`: first and last valid token stay, frames and
+    words go where the uniform is below the rate.
+
+    Args:
+        batch: a whole split in its own order, padded as in its MMSA file.
+        rate: missing rate in [0, 1] of all modalities.
+        seed: `base.seed` of the released settings.
+
+    Returns:
+        `Erased`.
+    """
+    # In float64 as released: a uniform may fall between 0.1 and its float32 neighbour.
+    rates = torch.full((len(batch), 3), rate, dtype=torch.float64)
+    return erase(batch, rates, released_uniforms(batch, seed))

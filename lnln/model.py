@@ -1,10 +1,13 @@
-"""LNLN assembled, as the paper writes it (Fig. 1).
+"""LNLN assembled, as the paper writes it (Fig. 1) or as it was released.
+
+`LNLNConfig.variant` decides; item numbers are those of the list in `lnln.released`.
 
 Notation as in `lnln.components`; U^0_m is the complete input of modality m.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +16,16 @@ from torch import Tensor, nn
 
 from lnln.components import (
     CompletenessCheck,
-    DominantScales,
     EffectivenessDiscriminator,
-    FusionTransformer,
-    HyperModality,
     ModalityEmbedding,
-    Predictor,
     ProxyGenerator,
     Reconstructor,
     correct,
+    encoder_of,
 )
 from lnln.config import LNLNConfig
 from lnln.data import MODALITIES, Batch
+from lnln.dmml import DominantScales, FusionTransformer, HyperModality, Predictor
 from lnln.encoder import TextEncoder
 from lnln.layers import reverse_gradient
 
@@ -36,7 +37,8 @@ class Reconstruction:
     Attributes:
         estimate: (B, T_m, d_m) from the corrupted input.
         target: (B, T_m, d_m) U^0_m; for language the encoder's features of the
-            complete text, without gradient.
+            complete text, without gradient. Released code: both are (B, T, d), an
+            estimate from H^1_m of the corrupted input of that of the complete one.
         mask: (B, T_m) bool, True at real positions.
     """
 
@@ -54,10 +56,12 @@ class Output:
         completeness: (B,) w.
         proxy_logits, language_logits: (B, T, 2) discriminator on H^1_p (gradient
             reversed) and on H^1_l (detached): only D and the generator's side play.
+            Released code: on H^1_d and on H^1_l of the complete input.
         embedded: {"l" | "a" | "v": (B, T, d) H^1_m}.
         proxy: (B, T, d) H^1_p.
         dominants: (H^1_d, H^2_d, H^3_d), each (B, T, d).
         hyper: (B, T, d) H^3_hyper.
+        fused: (B, 1 + T, d) output of the fusion Transformer.
         reconstructions: per modality where a complete batch was given, else empty.
     """
 
@@ -69,6 +73,7 @@ class Output:
     proxy: Tensor
     dominants: tuple[Tensor, ...]
     hyper: Tensor
+    fused: Tensor
     reconstructions: dict[str, Reconstruction]
 
 
@@ -86,7 +91,10 @@ class LNLN(nn.Module):
         super().__init__()
         self.config = config
         self.text_encoder = TextEncoder(
-            config.encoder, config.text_length, encoder_architecture
+            config.encoder,
+            config.text_length,
+            encoder_architecture,
+            pooler=config.variant == "released",
         )
         shapes = {
             "l": (self.text_encoder.width, config.text_length),
@@ -104,52 +112,201 @@ class LNLN(nn.Module):
         self.fusion = FusionTransformer(config)
         self.predictor = Predictor(config)
         self.reconstructor = nn.ModuleDict(
-            {m: Reconstructor(config, *shapes[m]) for m in MODALITIES}
+            {m: _reconstructor(config, *shapes[m]) for m in MODALITIES}
         )
+        if config.as_released("start"):
+            self._start_as_released()
+
+    def trim(self, batch: Batch) -> Batch:
+        """Cut padding that the model does not look at.
+
+        Where padding is masked, every sequence is cut to the longest real one. Where
+        it is attended to (released code, item 9), the padded length is part of the
+        input, so sequences are padded to the model's own lengths instead.
+        """
+        if not self.config.as_released("padding"):
+            return batch.trim()
+        config = self.config
+        return batch.pad(config.text_length, config.audio_length, config.vision_length)
 
     def forward(self, batch: Batch, complete: Batch | None = None) -> Output:
         """Predict sentiment, and what the losses and the book's plots need.
 
         Args:
             batch: B corrupted utterances U^1 (or complete ones).
-            complete: the same utterances U^0, if L_rec is wanted.
+            complete: the same utterances U^0, equally long, if L_rec is wanted.
 
         Returns:
             `Output`.
         """
-        text = self.text_encoder(batch.tokens, batch.token_lengths)
-        inputs = {"l": text, "a": batch.audio, "v": batch.vision}
-        embedded = {m: self.embedding[m](inputs[m], batch.mask(m)) for m in MODALITIES}
+        inputs, targets = self._inputs(batch, complete)
+        embedded, intact = self._embed(inputs, targets, batch)
         language, audio, vision = (embedded[m] for m in MODALITIES)
         completeness = self.completeness_check(language)
         proxy = self.proxy_generator(audio, vision)
-        dominants = self.dominant_scales(correct(proxy, language, completeness))
+        # Items 2-5. As written, D judges H^1_p and the reversal stands before D only.
+        # As released, it stands before the mixing, where it turns the gradient of L_sp
+        # too, and D judges the mixture, in which language takes part.
+        released_game = self.config.as_released("adversary")
+        mixed = reverse_gradient(proxy) if released_game else proxy
+        dominant = correct(mixed, language, completeness)
+        if released_game:
+            judged = (dominant, intact["l"])
+        else:
+            judged = (reverse_gradient(proxy), language.detach())
+        proxy_logits, language_logits = map(self.discriminator, judged)
+        dominants = self.dominant_scales(dominant)
         hyper = self.hyper_modality(dominants, audio, vision)
+        fused = self.fusion(dominants[-1], hyper)
+        if complete is None:
+            reconstructions = {}
+        elif self.config.as_released("reconstruction"):
+            reconstructions = self._reconstruct_features(embedded, intact)
+        else:
+            reconstructions = self._reconstruct_inputs(inputs, targets, batch)
         return Output(
-            sentiment=self.predictor(self.fusion(dominants[-1], hyper)),
+            sentiment=self.predictor(fused),
             completeness=completeness,
-            proxy_logits=self.discriminator(reverse_gradient(proxy)),
-            language_logits=self.discriminator(language.detach()),
+            proxy_logits=proxy_logits,
+            language_logits=language_logits,
             embedded=embedded,
             proxy=proxy,
             dominants=dominants,
             hyper=hyper,
-            reconstructions=self._reconstruct(inputs, batch, complete),
+            fused=fused,
+            reconstructions=reconstructions,
         )
 
-    def _reconstruct(
-        self, inputs: dict[str, Tensor], batch: Batch, complete: Batch | None
-    ) -> dict[str, Reconstruction]:
+    def _inputs(
+        self, batch: Batch, complete: Batch | None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """U^1_m and, where a complete batch is given, U^0_m; else U^1_m twice."""
+        encode = self.text_encoder
         if complete is None:
-            return {}
-        with torch.no_grad():
-            text = self.text_encoder(complete.tokens, complete.token_lengths)
-        targets = {"l": text, "a": complete.audio, "v": complete.vision}
+            text = intact = encode(batch.tokens, batch.token_lengths)
+            complete = batch
+        else:
+            same = _equal_rows(batch.tokens, complete.tokens) & (not encode.noisy)
+            text, intact = encode_both(
+                encode,
+                (batch.tokens, batch.token_lengths),
+                (complete.tokens, complete.token_lengths),
+                same,
+                # As written, the target of L_rec is data, not something to learn.
+                second_learns=self._second_pass,
+            )
+        return (
+            {"l": text, "a": batch.audio, "v": batch.vision},
+            {"l": intact, "a": complete.audio, "v": complete.vision},
+        )
+
+    @property
+    def _second_pass(self) -> bool:
+        # Items 4 and 6: the released program embeds the complete input, too.
+        config = self.config
+        return config.as_released("adversary") or config.as_released("reconstruction")
+
+    def _embed(
+        self, inputs: dict[str, Tensor], targets: dict[str, Tensor], batch: Batch
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """H^1_m of the corrupted and, if the variant needs it, the complete input."""
+        embedded, intact = {}, {}
+        noisy = self.training and self.config.dropout > 0
+        for m in MODALITIES:
+            embed, mask = self.embedding[m], self._mask(batch, m)
+            if targets[m] is inputs[m] or not self._second_pass:
+                embedded[m] = intact[m] = embed(inputs[m], mask)
+                continue
+            same = _equal_rows(inputs[m], targets[m]) & (not noisy)
+            embedded[m], intact[m] = encode_both(
+                embed, (inputs[m], mask), (targets[m], mask), same
+            )
+        return embedded, intact
+
+    def _mask(self, batch: Batch, modality: str) -> Tensor | None:
+        released = self.config.as_released("padding")
+        return None if released else batch.mask(modality)
+
+    def _reconstruct_inputs(
+        self, inputs: dict[str, Tensor], targets: dict[str, Tensor], batch: Batch
+    ) -> dict[str, Reconstruction]:
         return {
             m: Reconstruction(
-                self.reconstructor[m](inputs[m], batch.mask(m)),
+                self.reconstructor[m](inputs[m], self._mask(batch, m)),
                 targets[m],
                 batch.mask(m),
             )
             for m in MODALITIES
         }
+
+    def _reconstruct_features(
+        self, embedded: dict[str, Tensor], intact: dict[str, Tensor]
+    ) -> dict[str, Reconstruction]:
+        return {
+            m: Reconstruction(
+                self.reconstructor[m](embedded[m]),
+                intact[m],
+                torch.ones_like(embedded[m][..., 0], dtype=torch.bool),
+            )
+            for m in MODALITIES
+        }
+
+    @torch.no_grad()
+    def _start_as_released(self) -> None:
+        # Item 14. H^0_p and H^0_hyper are constant, everything put in front is zero.
+        for name, parameter in self.named_parameters():
+            if name.startswith("text_encoder"):
+                continue
+            if name.endswith("positions"):
+                parameter.normal_()
+            elif name in ("proxy_generator.tokens", "hyper_modality.start"):
+                parameter.fill_(1.0)
+            elif name.endswith(("tokens", "token", "prefix")):
+                parameter.zero_()
+
+
+def _reconstructor(config: LNLNConfig, input_width: int, length: int) -> nn.Module:
+    if config.as_released("reconstruction"):
+        return encoder_of(config, config.tokens, config.reconstructor_depth)
+    return Reconstructor(config, input_width, length)
+
+
+def _equal_rows(a: Tensor, b: Tensor) -> Tensor:
+    return (a == b).flatten(1).all(dim=1)
+
+
+def encode_both(
+    encode: Callable[..., Tensor],
+    first: tuple[Tensor | None, ...],
+    second: tuple[Tensor | None, ...],
+    same: Tensor,
+    second_learns: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Encode two versions of a batch, computing rows that are equal once.
+
+    Args:
+        encode: maps tensors with B rows (or None) to a tensor with B rows.
+        first, second: its arguments for the two versions.
+        same: (B,) bool, True where both versions have the same result.
+        second_learns: whether gradient flows through the second result.
+
+    Returns:
+        Both results.
+    """
+    rest = (~same).nonzero().squeeze(1)
+    if len(rest) == 0:
+        result = encode(*first)
+        return result, result if second_learns else result.detach()
+    others = tuple(None if x is None else x[rest] for x in second)
+    if second_learns:
+        joint = encode(
+            *(
+                None if a is None or b is None else torch.cat([a, b])
+                for a, b in zip(first, others, strict=True)
+            )
+        )
+        result, fresh = joint[: len(same)], joint[len(same) :]
+        return result, result.index_copy(0, rest, fresh)
+    result = encode(*first)
+    with torch.no_grad():
+        return result, result.index_copy(0, rest, encode(*others))

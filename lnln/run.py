@@ -97,19 +97,15 @@ def start_run(
     Raises:
         CheckpointError: the folder holds a run and resume is False, or its settings
             or data differ.
-        ValueError: the selection rule is unknown, or the encoder has another
-            vocabulary than the data.
+        ValueError: the encoder has another vocabulary than the data.
     """
-    if preset.train.selection not in SELECTIONS:
-        raise ValueError(
-            f"selection {preset.train.selection!r} is unknown; "
-            f"choose from {sorted(SELECTIONS)}"
-        )
     where = resolve_device(device)
     if where.type == "cuda":
         # cuBLAS repeats exactly only with this set before its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)
+        if preset.train.bf16:
+            torch.set_float32_matmul_precision("high")
     torch.manual_seed(preset.train.seed)
     model = LNLN(preset.model).to(where)
     for split in dataset.splits.values():
@@ -124,7 +120,8 @@ def start_run(
     standardizer = None
     if preset.train.standardize:
         standardizer = Standardizer.fit(dataset.train.batch)
-    forward = torch.compile(model) if preset.train.compile else model
+    # Lengths change from batch to batch, so sizes are kept symbolic.
+    forward = torch.compile(model, dynamic=True) if preset.train.compile else model
     run = Run(
         preset,
         dataset,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,11 @@ from lnln.data import MODALITIES, Batch, Dataset, batches_by_length
 from lnln.losses import Losses, lnln_losses
 from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.missing import (
+    RELEASED_SEED,
     draw_uniforms,
     erase,
     fixed_rates,
+    released_uniforms,
     split_uniforms,
     training_rates,
 )
@@ -43,20 +46,34 @@ class TrainingError(RuntimeError):
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero.
+    """Linear warm-up, then a cosine to zero; by steps or, as released, by epochs.
 
     Args:
         step: optimizer step, counted from 0.
-        steps: steps of the whole run.
-        config: peak rate and warm-up share.
+        steps: steps of the whole run, a multiple of the epochs.
+        config: peak rate, warm-up share, epochs and schedule.
 
     Returns:
         The learning rate of this step.
     """
+    if config.schedule == "released":
+        epoch = step // (steps // config.epochs) + 1
+        return _released_learning_rate(epoch, config)
     warmup = max(1, round(config.warmup * steps))
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
+    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _released_learning_rate(epoch: int, config: TrainConfig) -> float:
+    # Released code: 0 in epoch 1, the peak in epochs W + 1 and W + 2 (W = 20 of 200),
+    # then a cosine whose period is the other 90 %.
+    warmup = config.warmup * config.epochs
+    if epoch - 1 <= warmup:
+        return config.learning_rate * (epoch - 1) / warmup
+    since_peak = epoch - (math.floor(warmup) + 2)
+    progress = since_peak / (config.epochs - warmup)
     return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
@@ -72,7 +89,7 @@ def train(
     """Train LNLN and write the run to a folder.
 
     The folder gets `record.json` (settings, data, versions, history),
-    `model.safetensors` (the selected epoch; with selection "paper" one
+    `model.safetensors` (the selected epoch; with selections on the test split one
     `model-<metric>.safetensors` per metric) and `state.safetensors` (to resume).
 
     Args:
@@ -113,7 +130,9 @@ def train(
             run.history.append(entry)
             run.seconds = time.monotonic() - started
             stale = epoch + 1 - run.best["validation"]["epoch"]
-            run.finished = epoch + 1 == config.epochs or stale >= config.patience
+            run.finished = epoch + 1 == config.epochs or (
+                stale >= config.patience and config.selection != "released"
+            )
             save_state(run)
             write_json(run.folder / "record.json", record_of(run))
             if run.finished:
@@ -131,7 +150,11 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
     torch.manual_seed(seed)
     on_cpu = torch.Generator().manual_seed(seed)
     on_device = torch.Generator(run.device).manual_seed(seed)
-    rates = training_rates(len(data), on_cpu)
+    fixed = config.masks == "released"
+    rates = training_rates(
+        len(data), torch.Generator().manual_seed(RELEASED_SEED) if fixed else on_cpu
+    )
+    kept_uniforms = released_uniforms(data) if fixed else None
     for column, modality in enumerate(MODALITIES):
         if modality not in config.modalities:
             rates[:, column] = 1.0
@@ -140,8 +163,11 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
     totals = torch.zeros(len(_PARTS) + 1, device=run.device)
     groups = batches_by_length(data, config.batch_size, on_cpu)
     for step, index in enumerate(groups):
-        complete = data.select(index.to(run.device)).trim()
-        uniforms = draw_uniforms(complete, on_device)
+        complete = run.model.trim(data.select(index.to(run.device)))
+        if kept_uniforms is not None:
+            uniforms = kept_uniforms.select(index).to(run.device)
+        else:
+            uniforms = draw_uniforms(complete, on_device)
         erased = erase(complete, rates[index].to(run.device), uniforms)
         with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
             output = run.forward(
@@ -156,7 +182,9 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
             )
         run.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(run.model.parameters(), config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(
+            run.model.parameters(), config.clip or math.inf
+        )
         if not bool(norm.isfinite()):
             raise TrainingError(
                 f"the gradient is not finite in epoch {epoch + 1}, step {step + 1}; "
@@ -183,14 +211,17 @@ def _parts(losses: Losses) -> Tensor:
 def _select(run: Run, epoch: int) -> dict[str, float]:
     """Score the epoch; keep its weights wherever it is the best so far."""
     scores = {"validation": _validation_mae(run)}
-    if run.preset.train.selection == "paper":
+    rule = run.preset.train.selection
+    if rule != "validation":
         scores |= _test_scores(run)
     for name, score in scores.items():
         held = run.best.get(name)
         sign = 1 if HIGHER_IS_BETTER.get(name, False) else -1
         if held is None or sign * score > sign * held["score"]:
             run.best[name] = {"epoch": epoch, "score": score}
-            if (name == "validation") == (run.preset.train.selection != "paper"):
+            # Item 27: as released, the untrained model counts but is not kept.
+            unsaved = rule == "released" and epoch == 1
+            if (name == "validation") == (rule == "validation") and not unsaved:
                 save_model(
                     run.folder / checkpoint_name(name),
                     run.trained(selected_by=name, epoch=epoch, score=score),
@@ -200,32 +231,32 @@ def _select(run: Run, epoch: int) -> dict[str, float]:
     }
 
 
-def _predictions(run: Run, batch: Batch, rate: float) -> Tensor:
-    return (
-        run.trained()
-        .predict(
-            batch,
-            fixed_rates(len(batch), rate, run.preset.train.modalities),
-            split_uniforms(batch, SELECTION_MASK_SEED),
-        )
-        .sentiment
-    )
+def _predictions(
+    run: Run, batch: Batch, rates: Sequence[float], mask_seed: int | str
+) -> list[Tensor]:
+    available = run.preset.train.modalities
+    uniforms = split_uniforms(batch, mask_seed)
+    corruptions = [
+        (fixed_rates(len(batch), rate, available), uniforms) for rate in rates
+    ]
+    return [p.sentiment for p in run.trained().sweep(batch, corruptions)]
 
 
 def _validation_mae(run: Run) -> float:
     batch = run.dataset.valid.batch
-    errors = [
-        (_predictions(run, batch, rate) - batch.labels).abs().mean()
-        for rate in run.preset.train.validation_rates
-    ]
+    predicted = _predictions(
+        run, batch, run.preset.train.validation_rates, SELECTION_MASK_SEED
+    )
+    errors = [(sentiment - batch.labels).abs().mean() for sentiment in predicted]
     return float(torch.stack(errors).mean())
 
 
 def _test_scores(run: Run) -> dict[str, float]:
     batch = run.dataset.test.batch
-    scores = evaluate_predictions(
-        _predictions(run, batch, 0.5), batch.labels, run.dataset.scheme
-    )
+    released = run.preset.train.selection == "released"
+    masks = "released" if released else SELECTION_MASK_SEED
+    (predicted,) = _predictions(run, batch, [0.5], masks)
+    scores = evaluate_predictions(predicted, batch.labels, run.dataset.scheme)
     # F1 goes with its Acc-2, and Corr with MAE : no checkpoint of their own.
     return {n: s for n, s in scores.items() if not n.startswith("f1") and n != "corr"}
 

@@ -35,6 +35,7 @@ def output(
         proxy=blank,
         dominants=(blank, blank, blank),
         hyper=blank,
+        fused=blank,
         reconstructions=reconstructions or {},
     )
 
