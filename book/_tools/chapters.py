@@ -1,6 +1,7 @@
 """Run the chapters and keep their notebooks in one canonical form.
 
     python book/_tools/chapters.py run --in-place
+    python book/_tools/chapters.py run --in-place 05_modality_embedding
     python book/_tools/chapters.py run --out _build/runs -p seed 1
     python book/_tools/chapters.py check
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,6 +144,7 @@ def problems(path: Path) -> Iterator[str]:
     for cell in notebook.cells:
         for problem in cell_problems(cell):
             yield f"cell {cell.id} {problem}"
+    yield from exercise_problems(notebook)
 
 
 def cell_problems(cell: NotebookNode) -> Iterator[str]:
@@ -170,15 +173,43 @@ def cell_problems(cell: NotebookNode) -> Iterator[str]:
             yield "shows a widget that has no `text/html` copy"
 
 
-def run_all(out: Path, parameters: dict[str, Any]) -> None:
-    """Run every chapter and write the results.
+def exercise_problems(notebook: NotebookNode) -> Iterator[str]:
+    """Look for exercises whose check proves nothing.
 
     Args:
+        notebook: a stored chapter.
+
+    Yields:
+        One sentence a stub that passes its check, or a solution that does not.
+    """
+    verdicts: dict[str, list[tuple[str, str]]] = {"exercise": [], "solution": []}
+    for cell in notebook.cells:
+        for tag in verdicts.keys() & set(cell.metadata.get("tags", [])):
+            text = "".join(o.get("text", "") for o in cell.outputs)
+            verdicts[tag] += re.findall(
+                r"^Exercise (\S+): (not yet|solved)", text, re.M
+            )
+    for number, verdict in verdicts["exercise"]:
+        if verdict != "not yet":
+            yield f"exercise {number} passes its check unsolved"
+    for number, verdict in verdicts["solution"]:
+        if verdict != "solved":
+            yield f"the solution of exercise {number} fails its check"
+    open_, closed = ([n for n, _ in verdicts[t]] for t in ("exercise", "solution"))
+    if open_ != closed:
+        yield f"has exercises {open_} but solutions {closed}"
+
+
+def run_all(paths: list[Path], out: Path, parameters: dict[str, Any]) -> None:
+    """Run chapters and write the results.
+
+    Args:
+        paths: the chapters.
         out: folder for the executed notebooks; `BOOK` rewrites the chapters.
         parameters: values for the chapters' parameters.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for path in chapter_paths():
+    for path in paths:
         print(f"running {path.name}", flush=True)
         executed = run(path, parameters)
         (out / path.name).write_text(text_of(executed), "utf-8", newline="\n")
@@ -215,7 +246,10 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run or check the chapters.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("check", help="check the stored notebooks without running them")
-    runner = commands.add_parser("run", help="run every chapter")
+    runner = commands.add_parser("run", help="run chapters")
+    runner.add_argument(
+        "names", nargs="*", metavar="NAME", help="chapters to run (default: all)"
+    )
     where = runner.add_mutually_exclusive_group(required=True)
     where.add_argument("--in-place", action="store_true", help="rewrite the chapters")
     where.add_argument("--out", type=Path, help="write to this folder instead")
@@ -234,7 +268,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.in_place and args.parameters:
         parser.error("-p needs --out: the book holds the default values")
     values = {name: _literal(value) for name, value in args.parameters}
-    run_all(BOOK if args.in_place else args.out, values)
+    paths = [p for p in chapter_paths() if not args.names or p.stem in args.names]
+    if unknown := set(args.names) - {p.stem for p in paths}:
+        parser.error(f"no such chapter: {', '.join(sorted(unknown))}")
+    run_all(paths, BOOK if args.in_place else args.out, values)
     return 0
 
 
