@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 STAGE := _build/source
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test lab chapters lint clean
+.PHONY: help setup book test bench lab chapters lint clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' \
@@ -32,8 +32,11 @@ book: $(STAMP)  ## run every chapter and build the pages
 	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
 
 test: lint  ## lint, run the tests, compare every chapter with its stored outputs
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --ignore=tests/benchmarks
 	$(BIN)/python -m pytest --nbval book
+
+bench: $(STAMP)  ## measure the package against the straightforward computation
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 
 lab: $(STAMP)  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab book

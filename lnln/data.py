@@ -260,32 +260,16 @@ def _scaled(frames: Tensor, mask: Tensor, mean: Tensor, scale: Tensor) -> Tensor
     return scaled
 
 
-def batches_by_length(
-    batch: Batch, size: int, generator: torch.Generator | None = None
-) -> Iterator[Tensor]:
+def batches_by_length(batch: Batch, size: int) -> Iterator[Tensor]:
     """Yield index tensors of batches whose members have similar lengths.
-
-    With a generator the utterances are shuffled, sorted by length within pools (16
-    batches, but at least 8 pools), and the batches are shuffled again, so that every
-    epoch sees other batches while little padding is computed. Without one the order
-    is fixed by length alone (evaluation).
 
     Args:
         batch: the utterances.
         size: utterances a batch; the last one may be smaller.
-        generator: CPU generator that decides the order.
 
     Yields:
         (size,) int64 CPU indices; together each utterance once.
     """
     total = sum(batch.lengths(m).cpu() for m in MODALITIES)
     assert isinstance(total, Tensor)
-    if generator is None:
-        yield from torch.argsort(total, stable=True).split(size)
-        return
-    order = torch.randperm(len(batch), generator=generator)
-    pools = order.split(min(16 * size, max(size, len(batch) // 8)))
-    order = torch.cat([p[torch.argsort(total[p], stable=True)] for p in pools])
-    groups = order.split(size)
-    for i in torch.randperm(len(groups), generator=generator).tolist():
-        yield groups[i]
+    yield from torch.argsort(total, stable=True).split(size)

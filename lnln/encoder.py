@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from lnln.config import EncoderConfig
 from lnln.data import PAD, valid_positions
@@ -36,6 +37,7 @@ class TextEncoder(nn.Module):
     ) -> None:
         super().__init__()
         self.frozen = config.frozen
+        self._remembered: dict[bytes, Tensor] = {}
         self.bert: Any = _build(config, max_length, architecture, pooler)
         if self.frozen:
             self.bert.requires_grad_(False)
@@ -92,11 +94,52 @@ class TextEncoder(nn.Module):
         Returns:
             (B, T_l, d_l) last hidden states; padding holds unspecified values.
         """
+        if not self._remembered:
+            return self._encode(tokens, lengths)
+        rows = [self._remembered.get(key) for key in _keys(tokens, lengths)]
+        new = [i for i, row in enumerate(rows) if row is None]
+        result = self._encode(tokens[new], lengths[new]) if new else None
+        fresh = iter(()) if result is None else iter(result)
+        size = tokens.shape[1]
+        return torch.stack(
+            [
+                next(fresh) if row is None else pad(row, (0, 0, 0, size - len(row)))
+                for row in rows
+            ]
+        )
+
+    def remember(self, tokens: Tensor, lengths: Tensor, size: int = 256) -> None:
+        """Compute the features of texts once, for every later `forward`.
+
+        Training meets each complete text again and again: as the target of L_rec and,
+        half of the time, as the input. Only a frozen encoder may remember.
+
+        Args:
+            tokens, lengths: as in `forward`, any number of rows.
+            size: rows computed at once.
+        """
+        assert self.frozen
+        # In an order that depends on nothing else: a resumed run gets the same bits.
+        for rows in lengths.argsort(stable=True).split(size):
+            some = tokens[rows, : int(lengths[rows].max())]
+            keys = _keys(some, lengths[rows])
+            features = self._encode(some, lengths[rows])
+            for key, states, n in zip(
+                keys, features, lengths[rows].tolist(), strict=True
+            ):
+                self._remembered[key] = states[:n].clone()
+
+    def _encode(self, tokens: Tensor, lengths: Tensor) -> Tensor:
         mask = valid_positions(lengths, tokens.shape[1])
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             out = self.bert(input_ids=tokens, attention_mask=mask.long())
         states: Tensor = out.last_hidden_state
         return states
+
+
+def _keys(tokens: Tensor, lengths: Tensor) -> list[bytes]:
+    pairs = zip(tokens.cpu().numpy(), lengths.tolist(), strict=True)
+    return [row[:n].tobytes() for row, n in pairs]
 
 
 def _build(

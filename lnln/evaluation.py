@@ -131,6 +131,7 @@ def evaluate(
     total = len(names) * len(wanted) * len(mask_seeds)
     with tqdm(total=total, desc="evaluating", disable=not progress) as bar:
         for name in names:
+            _check_kept(Path(folder) / name, files, record["selection"])
             trained = load_model(Path(folder) / name, device)
             _check_fit(batch, trained.preset.model, dataset.source)
             trained.model.text_encoder.check(batch.tokens, dataset.source)
@@ -153,6 +154,16 @@ def evaluate(
                     rows += _rows({**base, **at, "rate": rate}, scores)
                     bar.update()
     return rows
+
+
+def _check_kept(path: Path, files: dict[str, str], selection: str) -> None:
+    if selection == "released" and not path.exists():
+        metrics = ", ".join(m for m, file in files.items() if file == path.name)
+        raise CheckpointError(
+            f"{path}: the released selection kept no weights for {metrics}, since no "
+            "epoch was better than the untrained model of epoch 1 (item 27 of "
+            "lnln.released); train for more epochs, or select by 'paper'"
+        )
 
 
 def _method_name(modalities: Sequence[str]) -> str:

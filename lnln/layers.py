@@ -173,20 +173,21 @@ class TransformerLayer(nn.Module):
         # instead of on every position; the shift of LN_k adds the same to all scores
         # of a query and drops out of the softmax.
         attention = self.attention
-        heads = attention.heads
         z = self._normalised(x)
         q = attention.split(linear(z[:, :read], *_folded(self.norm_q, attention.to_q)))
         scale = q.shape[-1] ** -0.5
         to_k, _ = _folded(self.norm_k, attention.to_k)
         to_v, shift = _folded(self.norm_v, attention.to_v)
-        q = (q @ to_k.unflatten(0, (heads, -1))).flatten(1, 2)[:, None]
+        to_k = to_k.unflatten(0, (attention.heads, -1))  # (heads, head_width, d)
+        to_v = to_v.unflatten(0, (attention.heads, -1))
+        q = torch.einsum("bhqw,hwd->bhqd", q, to_k).flatten(1, 2)[:, None]
         z = z[:, None]
         mean = scaled_dot_product_attention(
             q, z, z, attn_mask=_for_heads(mask), scale=scale
         )
-        mean = mean[:, 0].unflatten(1, (heads, -1))
-        out = mean @ to_v.unflatten(0, (heads, -1)).transpose(1, 2)
-        mixed: Tensor = attention.to_out(out.transpose(1, 2).flatten(2) + shift)
+        mean = mean[:, 0].unflatten(1, (attention.heads, -1))
+        out = torch.einsum("bhqd,hwd->bqhw", mean, to_v).flatten(2) + shift
+        mixed: Tensor = attention.to_out(out)
         return mixed
 
     def _normalised(self, x: Tensor) -> Tensor:

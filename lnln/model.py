@@ -24,9 +24,10 @@ from lnln.components import (
     encoder_of,
 )
 from lnln.config import LNLNConfig
-from lnln.data import MODALITIES, Batch
+from lnln.data import MODALITIES, Batch, valid_positions
 from lnln.dmml import DominantScales, FusionTransformer, HyperModality, Predictor
 from lnln.encoder import TextEncoder
+from lnln.grouping import encode_both, encode_in_groups
 from lnln.layers import reverse_gradient
 
 
@@ -181,12 +182,14 @@ class LNLN(nn.Module):
         self, batch: Batch, complete: Batch | None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """U^1_m and, where a complete batch is given, U^0_m; else U^1_m twice."""
-        encode = self.text_encoder
+        encode = self._encode_text
         if complete is None:
             text = intact = encode(batch.tokens, batch.token_lengths)
             complete = batch
         else:
-            same = _equal_rows(batch.tokens, complete.tokens) & (not encode.noisy)
+            same = _equal_rows(batch.tokens, complete.tokens) & (
+                not self.text_encoder.noisy
+            )
             text, intact = encode_both(
                 encode,
                 (batch.tokens, batch.token_lengths),
@@ -198,6 +201,18 @@ class LNLN(nn.Module):
         return (
             {"l": text, "a": batch.audio, "v": batch.vision},
             {"l": intact, "a": complete.audio, "v": complete.vision},
+        )
+
+    def _encode_text(self, tokens: Tensor, lengths: Tensor) -> Tensor:
+        if self.config.as_released("padding"):
+            # What BERT gives behind a sentence is read there (item 9).
+            features: Tensor = self.text_encoder(tokens, lengths)
+            return features
+        return encode_in_groups(
+            lambda part, mask: self.text_encoder(part, mask.sum(dim=1)),
+            tokens,
+            valid_positions(lengths, tokens.shape[1]),
+            every_position=True,
         )
 
     @property
@@ -213,7 +228,7 @@ class LNLN(nn.Module):
         embedded, intact = {}, {}
         noisy = self.training and self.config.dropout > 0
         for m in MODALITIES:
-            embed, mask = self.embedding[m], self._mask(batch, m)
+            embed, mask = self._by_length(self.embedding[m]), self._mask(batch, m)
             if targets[m] is inputs[m] or not self._second_pass:
                 embedded[m] = intact[m] = embed(inputs[m], mask)
                 continue
@@ -227,12 +242,26 @@ class LNLN(nn.Module):
         released = self.config.as_released("padding")
         return None if released else batch.mask(modality)
 
+    @staticmethod
+    def _by_length(
+        encode: nn.Module, every_position: bool = False
+    ) -> Callable[[Tensor, Tensor | None], Tensor]:
+        def grouped(sequence: Tensor, mask: Tensor | None) -> Tensor:
+            if mask is None:
+                result: Tensor = encode(sequence, None)
+                return result
+            return encode_in_groups(encode, sequence, mask, every_position)
+
+        return grouped
+
     def _reconstruct_inputs(
         self, inputs: dict[str, Tensor], targets: dict[str, Tensor], batch: Batch
     ) -> dict[str, Reconstruction]:
         return {
             m: Reconstruction(
-                self.reconstructor[m](inputs[m], self._mask(batch, m)),
+                self._by_length(self.reconstructor[m], every_position=True)(
+                    inputs[m], self._mask(batch, m)
+                ),
                 targets[m],
                 batch.mask(m),
             )
@@ -273,40 +302,3 @@ def _reconstructor(config: LNLNConfig, input_width: int, length: int) -> nn.Modu
 
 def _equal_rows(a: Tensor, b: Tensor) -> Tensor:
     return (a == b).flatten(1).all(dim=1)
-
-
-def encode_both(
-    encode: Callable[..., Tensor],
-    first: tuple[Tensor | None, ...],
-    second: tuple[Tensor | None, ...],
-    same: Tensor,
-    second_learns: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Encode two versions of a batch, computing rows that are equal once.
-
-    Args:
-        encode: maps tensors with B rows (or None) to a tensor with B rows.
-        first, second: its arguments for the two versions.
-        same: (B,) bool, True where both versions have the same result.
-        second_learns: whether gradient flows through the second result.
-
-    Returns:
-        Both results.
-    """
-    rest = (~same).nonzero().squeeze(1)
-    if len(rest) == 0:
-        result = encode(*first)
-        return result, result if second_learns else result.detach()
-    others = tuple(None if x is None else x[rest] for x in second)
-    if second_learns:
-        joint = encode(
-            *(
-                None if a is None or b is None else torch.cat([a, b])
-                for a, b in zip(first, others, strict=True)
-            )
-        )
-        result, fresh = joint[: len(same)], joint[len(same) :]
-        return result, result.index_copy(0, rest, fresh)
-    result = encode(*first)
-    with torch.no_grad():
-        return result, result.index_copy(0, rest, encode(*others))

@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,9 +48,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lnln.checkpoint import CheckpointError, keeping_random_state
+from lnln.checkpoint import CheckpointError, TrainedModel, keeping_random_state
 from lnln.config import PRESETS, RELEASED_FUSION_DEPTH, LNLNConfig, as_released
-from lnln.data import MODALITIES
+from lnln.data import MODALITIES, Dataset
+from lnln.metrics import evaluate_predictions
+from lnln.missing import TEST_RATES, released_uniforms
 from lnln.model import LNLN
 
 if TYPE_CHECKING:
@@ -198,6 +200,42 @@ def load_released(
         )
     model.load_state_dict({ours: state[k] for k, (ours, _) in expected.items()})
     return model.eval()
+
+
+def evaluate_released(
+    source: Path | str | Mapping[str, Any],
+    dataset: Dataset,
+    rates: Sequence[float] = TEST_RATES,
+    split: str = "test",
+    device: str = "cpu",
+) -> dict[float, dict[str, float]]:
+    """Score a released checkpoint on the inputs that the released program corrupts.
+
+    Args:
+        source: as in `load_released`.
+        dataset: read from the MMSA file that the checkpoint was trained on, as it is.
+        rates: missing rates.
+        split: which split.
+        device: where to run.
+
+    Returns:
+        {rate: {metric: score}}.
+
+    Raises:
+        CheckpointError: as in `load_released`.
+    """
+    model = load_released(source, dataset.name)
+    trained = TrainedModel(model.to(device), PRESETS[dataset.name], None, {})
+    batch = dataset.splits[split].batch
+    uniforms = released_uniforms(batch)
+    corruptions = [
+        (torch.full((len(batch), 3), rate, dtype=torch.float64), uniforms)
+        for rate in rates
+    ]
+    return {
+        rate: evaluate_predictions(p.sentiment, batch.labels, dataset.scheme)
+        for rate, p in zip(rates, trained.sweep(batch, corruptions), strict=True)
+    }
 
 
 def _read(source: Path | str | Mapping[str, Any]) -> tuple[str, dict[str, Tensor]]:

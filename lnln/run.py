@@ -135,6 +135,11 @@ def start_run(
         [],
         {},
     )
+    if preset.model.encoder.frozen and not preset.model.as_released("padding"):
+        complete = dataset.train.batch
+        model.text_encoder.remember(
+            complete.tokens.to(where), complete.token_lengths.to(where)
+        )
     state = folder / "state.safetensors"
     if state.exists() and not resume:
         raise CheckpointError(

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from lnln.checkpoint import checkpoint_name, save_model, write_json
 from lnln.config import Preset, TrainConfig
-from lnln.data import MODALITIES, Batch, Dataset, batches_by_length
+from lnln.data import MODALITIES, Batch, Dataset
 from lnln.losses import Losses, lnln_losses
 from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.missing import (
@@ -161,7 +161,7 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
     run.model.train()
     steps = math.ceil(len(data) / config.batch_size)
     totals = torch.zeros(len(_PARTS) + 1, device=run.device)
-    groups = batches_by_length(data, config.batch_size, on_cpu)
+    groups = torch.randperm(len(data), generator=on_cpu).split(config.batch_size)
     for step, index in enumerate(groups):
         complete = run.model.trim(data.select(index.to(run.device)))
         if kept_uniforms is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lnln import Preset, cli, load_pretrained
+from lnln import Preset, load_pretrained
 from lnln.cli import main, open_data
 
 
@@ -98,7 +98,7 @@ def test_documented_command_is_that_of_the_shipped_checkpoint(
         seen.extend((preset.fit_to(dataset), dataset.source))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "train", record)
+    monkeypatch.setattr(cli_train, "train", record)
     assert main(found[1].replace("\\\n", " ").split()) == 130
     shipped = load_pretrained("mini")
     assert seen == [shipped.preset, shipped.provenance["data"]["source"]]

@@ -1,0 +1,220 @@
+"""`lnln train`: its options, and the settings they make."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lnln.config import (
+    MASKS,
+    PRESETS,
+    RELEASED_CHOICES,
+    SCHEDULES,
+    SELECTIONS,
+    EncoderConfig,
+    Preset,
+    as_released,
+)
+from lnln.corpus import simulate
+from lnln.data import Dataset
+from lnln.mmsa import read_mmsa
+from lnln.training import train, with_train
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+_DATA_HELP = (
+    "'simulated' (or simulated:mini, simulated:full), or the path of an MMSA pickle "
+    "file; simulated data need no download"
+)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name data."""
+    parser.add_argument("--data", help=_DATA_HELP)
+    parser.add_argument(
+        "--train-size", type=int, help="utterances of a simulated training split"
+    )
+    parser.add_argument(
+        "--data-seed", type=int, default=0, help="seed of simulated data (default 0)"
+    )
+
+
+def add_train(commands: Subparsers) -> None:
+    """Add the command to the others."""
+    parser = commands.add_parser(
+        "train",
+        help="train LNLN and write a run folder",
+        description="Train LNLN. Options that are not given keep the preset's value.",
+    )
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="mini")
+    add_data_options(parser)
+    parser.add_argument(
+        "--out", type=Path, help="folder of the run (default runs/PRESET-SEED)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the run in that folder"
+    )
+    parser.add_argument(
+        "--encoder", help="text encoder: a local folder, or a hub name (downloads it)"
+    )
+    parser.add_argument(
+        "--freeze-encoder", action="store_true", help="do not fine-tune the encoder"
+    )
+    parser.add_argument(
+        "--encoder-width", type=int, help="of a text encoder from scratch (default 32)"
+    )
+    parser.add_argument(
+        "--encoder-depth", type=int, help="of a text encoder from scratch (default 1)"
+    )
+    parser.add_argument(
+        "--variant",
+        help="paper (default); released: network, schedule, masks and selection of the "
+        "released program; or paper+CHOICE+... with some of "
+        + ", ".join(sorted(RELEASED_CHOICES)),
+    )
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--weight-decay", type=float)
+    parser.add_argument(
+        "--dropout",
+        type=float,
+        help="of the network and of a text encoder from scratch",
+    )
+    parser.add_argument("--ema", type=float, help="moving average of weights; 0: none")
+    parser.add_argument("--patience", type=int, help="epochs without improvement")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument(
+        "--modalities",
+        help="available modalities, e.g. 'l' for language only (default lav)",
+    )
+    parser.add_argument(
+        "--selection",
+        choices=sorted(SELECTIONS),
+        help="; ".join(f"{k}: {v}" for k, v in sorted(SELECTIONS.items())),
+    )
+    for name, known in (("schedule", SCHEDULES), ("masks", MASKS)):
+        parser.add_argument(
+            f"--{name}",
+            choices=sorted(known),
+            help="; ".join(f"{k}: {v}" for k, v in sorted(known.items())),
+        )
+    parser.add_argument(
+        "--no-standardize", action="store_true", help="feed audio and vision raw"
+    )
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast (CUDA)")
+    parser.add_argument("--compile", action="store_true", help="torch.compile (CUDA)")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=_train)
+
+
+def open_data(
+    spec: str, preset: str = "mini", train_size: int | None = None, seed: int = 0
+) -> Dataset:
+    """Open data as the commands name them.
+
+    Args:
+        spec: "simulated", "simulated:mini", "simulated:full" or a file's path.
+        preset: "simulated" alone means size mini for preset mini, else full.
+        train_size, seed: of simulated data.
+
+    Returns:
+        The dataset.
+
+    Raises:
+        DataError: the file is missing or faulty.
+        ValueError: train_size is given for a file.
+    """
+    kind, _, size = spec.partition(":")
+    if kind == "simulated":
+        size = size or ("mini" if preset == "mini" else "full")
+        return simulate(size, seed, train_size)
+    if train_size is not None:
+        raise ValueError("--train-size is for simulated data only")
+    return read_mmsa(spec)
+
+
+def _preset(options: argparse.Namespace) -> Preset:
+    preset = PRESETS[options.preset]
+    if options.variant == "released":
+        preset = as_released(preset)
+    elif options.variant is not None:
+        model = replace(preset.model, variant=options.variant)
+        preset = replace(preset, model=model)
+    names = (
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "weight_decay",
+        "patience",
+        "ema",
+        "seed",
+        "selection",
+        "schedule",
+        "masks",
+    )
+    changes = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
+    if options.modalities is not None:
+        changes["modalities"] = tuple(options.modalities)
+    changes |= {name: True for name in ("bf16", "compile") if getattr(options, name)}
+    if options.no_standardize:
+        changes["standardize"] = False
+    model = preset.model
+    if options.dropout is not None:
+        model = replace(model, dropout=options.dropout)
+    model = replace(model, encoder=_encoder(options, model.encoder))
+    return with_train(replace(preset, model=model), **changes)
+
+
+def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConfig:
+    changes: dict[str, Any] = {}
+    if options.encoder is not None:
+        changes["name"] = options.encoder
+    if options.freeze_encoder:
+        changes["frozen"] = True
+    if options.encoder_depth is not None:
+        changes["depth"] = options.encoder_depth
+    if (width := options.encoder_width) is not None:
+        # Heads of 16 and a feed-forward part twice as wide, as in preset mini.
+        changes |= {"width": width, "heads": width // 16, "ffn_width": 2 * width}
+    return replace(encoder, **changes)
+
+
+def _train(options: argparse.Namespace) -> int:
+    preset = _preset(options)
+    if options.data is None and options.preset != "mini":
+        raise ValueError(
+            f"preset {options.preset} needs --data FILE (see data/README.md), "
+            "or --data simulated"
+        )
+    data = options.data or "simulated"
+    dataset = open_data(data, options.preset, options.train_size, options.data_seed)
+    if dataset.name == "simulated" and options.encoder is None:
+        # The corpus has its own vocabulary, which no pretrained encoder knows.
+        small = _encoder(options, PRESETS["mini"].model.encoder)
+        preset = replace(preset, model=replace(preset.model, encoder=small))
+    folder = options.out or Path("runs") / f"{preset.name}-{preset.train.seed}"
+    for sentence in dataset.mended:
+        print(f"mended: {sentence}")
+    if preset.train.standardize:
+        print("audio and vision columns are standardised with training statistics")
+    record = train(
+        preset,
+        dataset,
+        folder,
+        resume=options.resume,
+        device=options.device,
+        progress=not options.quiet,
+    )
+    best = record["best"]["validation"]
+    print(
+        f"{folder}: {len(record['history'])} epochs in {record['seconds']:.0f} s on "
+        f"{record['device']}; best validation MAE {best['score']:.3f} (epoch "
+        f"{best['epoch']})\nselected: {record['selection_rule']}\n"
+        f"next: lnln evaluate {folder}"
+    )
+    return 0

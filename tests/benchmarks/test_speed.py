@@ -1,0 +1,170 @@
+"""How much faster the package is than the straightforward computation.
+
+    make bench
+
+Both forms run in one session, side by side, on the same machine; what is kept are
+ratios. They go to `data/benchmarks/speed.csv` and `scaling.csv`.
+"""
+
+import csv
+import math
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from workload import BATCH, build, form, make_batch, task
+
+from lnln.config import LNLNConfig
+from lnln.model import LNLN
+from lnln.plot import save_figure
+
+OUT = Path(__file__).parents[2] / "data" / "benchmarks"
+#: kind, variant, lengths, text encoder, utterances.
+CASES = [
+    ("step", "paper", "full", "small", BATCH),
+    ("step", "paper", "mosi", "small", BATCH),
+    ("step", "released", "full", "small", BATCH),
+    ("step", "released", "mosi", "small", BATCH),
+    ("step", "paper", "mosi", "bert-base", BATCH),
+    ("sweep", "paper", "full", "small", 16),
+    ("sweep", "paper", "mosi", "small", BATCH),
+    ("sweep", "released", "full", "small", 16),
+]
+_rows: list[dict[str, Any]] = []
+_growth: list[dict[str, Any]] = []
+
+
+def seconds(work: Callable[[], object], rounds: int) -> float:
+    """The shortest of some rounds."""
+    best = math.inf
+    for _ in range(rounds):
+        start = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+@pytest.fixture(scope="session", autouse=True)
+def report() -> Iterator[None]:
+    yield
+    if _rows:
+        write("speed.csv", _rows)
+    if _growth:
+        write("scaling.csv", _growth)
+        save_figure(growth_figure(), OUT / "scaling.png")
+
+
+def write(name: str, rows: list[dict[str, Any]]) -> None:
+    OUT.mkdir(parents=True, exist_ok=True)
+    with open(OUT / name, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def agree(fast: Any, slow: Any) -> None:
+    torch.testing.assert_close(
+        torch.as_tensor(fast), torch.as_tensor(slow), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "variant", "lengths", "encoder", "count"),
+    CASES,
+    ids=["-".join(map(str, case[:4])) for case in CASES],
+)
+def test_against_the_straightforward_computation(
+    benchmark: Any, kind: str, variant: str, lengths: str, encoder: str, count: int
+) -> None:
+    model, data = build(variant, encoder), make_batch(count, lengths == "full")
+    model.train()
+    fast = task(kind, "fast", model, data)
+    result = benchmark.pedantic(fast, rounds=4, warmup_rounds=1)
+    with form("plain"):
+        slow = task(kind, "plain", model, data)
+        agree(result, slow())
+        slow_seconds = seconds(slow, 2 if kind == "step" else 1)
+    row = {
+        "what": {"step": "training step", "sweep": "evaluation sweep"}[kind],
+        "variant": variant,
+        "lengths": {"full": "all longest", "mosi": "like MOSI"}[lengths],
+        "text encoder": encoder,
+        "times faster": round(slow_seconds / benchmark.stats.stats.min, 1),
+        "times less memory": "",
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, CPU",
+    }
+    if kind == "step" and encoder == "small":
+        few, many = (peak(name, variant, lengths) for name in ("fast", "plain"))
+        row["times less memory"] = round(many / few, 1)
+    benchmark.extra_info |= row
+    _rows.append(row)
+
+
+def peak(name: str, variant: str, lengths: str) -> float:
+    script = Path(__file__).with_name("peak.py")
+    command = [sys.executable, str(script), name, variant, lengths]
+    return float(subprocess.run(command, check=True, capture_output=True).stdout)
+
+
+GROWTH = {
+    "frames": (32, 64, 128, 256, 512),
+    "batch": (4, 8, 16, 32, 64),
+    "width d": (32, 64, 128, 256),
+}
+
+
+@pytest.mark.parametrize("axis", GROWTH)
+def test_growth(benchmark: Any, axis: str) -> None:
+    """Time of one embedding, forward and backward, along one axis at a time."""
+    works = {}
+    for size in GROWTH[axis]:
+        at = {"frames": 128, "batch": 16, "width d": 128, axis: size}
+        works[size] = embedding_work(at["frames"], at["batch"], at["width d"])
+    benchmark.pedantic(works[GROWTH[axis][-1]], rounds=3, warmup_rounds=1)
+    base = None
+    for size, work in works.items():
+        work()
+        fast = seconds(work, 3)
+        with form("plain"):
+            slow = seconds(work, 2)
+        base = fast if base is None else base
+        for name, value in (("plain", slow), ("fast", fast)):
+            times = round(value / base, 2)
+            _growth.append({"axis": axis, "size": size, "form": name, "times": times})
+
+
+def embedding_work(frames: int, count: int, width: int) -> Callable[[], None]:
+    config = LNLNConfig(vision_length=frames, width=width)
+    embed = LNLN(config).embedding["v"]
+    sequence = torch.randn(count, frames, config.vision_width)
+    mask = torch.ones(count, frames, dtype=torch.bool)
+
+    def work() -> None:
+        embed(sequence, mask).sum().backward()
+
+    return work
+
+
+def growth_figure() -> Any:
+    figure, axes = plt.subplots(1, 3, figsize=(9, 3), layout="constrained")
+    for ax, axis in zip(axes, GROWTH, strict=True):
+        for name, colour, style in (
+            ("plain", "#D55E00", "s--"),
+            ("fast", "#0072B2", "o-"),
+        ):
+            rows = [r for r in _growth if r["axis"] == axis and r["form"] == name]
+            sizes, times = [r["size"] for r in rows], [r["times"] for r in rows]
+            ax.loglog(sizes, times, style, color=colour, label=name)
+        ax.set(xlabel=axis)
+        ax.set_xticks(GROWTH[axis], [str(s) for s in GROWTH[axis]])
+        ax.minorticks_off()
+    axes[0].set_ylabel("time / time of the smallest, fast")
+    axes[0].legend()
+    return figure

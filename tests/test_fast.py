@@ -1,0 +1,215 @@
+"""The package's fast forms give what the straightforward computation gives."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plain import plain
+from torch import Tensor
+
+from lnln.config import EncoderConfig, LNLNConfig, LossWeights
+from lnln.data import CLS, MODALITIES, SEP, Batch, valid_positions
+from lnln.encoder import TextEncoder
+from lnln.grouping import GROUPS, encode_in_groups, length_groups
+from lnln.losses import lnln_losses
+from lnln.missing import erase, split_uniforms
+from lnln.model import LNLN
+
+CONFIG = LNLNConfig(
+    text_length=12,
+    audio_length=40,
+    vision_length=30,
+    audio_width=5,
+    vision_width=7,
+    encoder=EncoderConfig(
+        vocab_size=130, width=16, depth=2, heads=2, ffn_width=16, dropout=0.0
+    ),
+)
+VARIANTS = ("paper", "released", "paper+padding", "paper+adversary+reconstruction")
+
+
+def make_batch(lengths: list[tuple[int, int, int]], config: LNLNConfig) -> Batch:
+    generator = torch.Generator().manual_seed(len(lengths))
+    n_l, n_a, n_v = torch.tensor(lengths).T
+    count = len(lengths)
+    tokens = torch.randint(104, 129, (count, config.text_length), generator=generator)
+    tokens[:, 0] = CLS
+    tokens[torch.arange(count), n_l - 1] = SEP
+    tokens *= valid_positions(n_l, config.text_length)
+
+    def frames(n: Tensor, size: int, width: int) -> Tensor:
+        values = torch.randn(count, size, width, generator=generator)
+        return values * valid_positions(n, size)[..., None]
+
+    return Batch(
+        tokens,
+        n_l,
+        frames(n_a, config.audio_length, config.audio_width),
+        n_a,
+        frames(n_v, config.vision_length, config.vision_width),
+        n_v,
+        torch.randn(count, generator=generator),
+    )
+
+
+def step(model: LNLN, complete: Batch, rates: Tensor) -> dict[str, Tensor]:
+    """Outputs, losses and gradients of one training step."""
+    complete = model.trim(complete)
+    erased = erase(complete, rates, split_uniforms(complete, 0))
+    output = model(erased.batch, complete)
+    losses = lnln_losses(output, complete.labels, erased.nominal[:, 0], LossWeights())
+    model.zero_grad(set_to_none=True)
+    losses.total.backward()
+    results = {
+        "sentiment": output.sentiment,
+        "completeness": output.completeness,
+        "proxy_logits": output.proxy_logits,
+        "language_logits": output.language_logits,
+        "hyper": output.hyper,
+        "l_rec": losses.reconstruction,
+        "total": losses.total,
+        **{f"embedded {m}": output.embedded[m] for m in MODALITIES},
+    }
+    for m, part in output.reconstructions.items():
+        results[f"estimate {m}"] = part.estimate[part.mask]
+    gradients = {
+        f"gradient of {name}": p.grad
+        for name, p in model.named_parameters()
+        if p.grad is not None and not name.endswith("norm_k.bias")
+    }
+    return {k: v.detach().clone() for k, v in (results | gradients).items()}
+
+
+def assert_agree(fast: dict[str, Tensor], slow: dict[str, Tensor]) -> None:
+    assert fast.keys() == slow.keys()
+    largest = max(float(v.abs().max()) for k, v in slow.items() if "gradient" in k)
+    for name, expected in slow.items():
+        tolerance = 1e-4 if "gradient" in name else 1e-5
+        scale = float(expected.abs().max())
+        floor = 1e-3 * largest if "gradient" in name else 1e-3
+        error = float((fast[name] - expected).abs().max())
+        assert error <= tolerance * max(scale, floor), f"{name}: {error:.1e}"
+
+
+@pytest.fixture
+def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that these small batches are cut up, too."""
+    monkeypatch.setitem(GROUPS, "cpu", (8, 64))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@given(
+    lengths=st.lists(
+        st.tuples(st.integers(2, 12), st.integers(1, 40), st.integers(1, 30)),
+        min_size=1,
+        max_size=6,
+    ),
+    rates=st.lists(st.sampled_from([0.0, 0.3, 1.0]), min_size=3, max_size=3),
+)
+@settings(max_examples=8, deadline=None)
+def test_any_lengths(
+    variant: str, lengths: list[tuple[int, int, int]], rates: list[float]
+) -> None:
+    torch.manual_seed(1)
+    model = LNLN(replace(CONFIG, variant=variant)).train()
+    lengths = [*lengths, (12, 40, 30), (2, 1, 1)]
+    batch = make_batch(lengths, CONFIG)
+    mixed = torch.tensor([rates] * len(batch))
+    mixed[0] = 0.0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(GROUPS, "cpu", (8, 64))
+        fast = step(model, batch, mixed)
+    with plain():
+        slow = step(model, batch, mixed)
+    assert_agree(fast, slow)
+
+
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_at_the_lengths_of_mosi(variant: str) -> None:
+    torch.manual_seed(1)
+    small = EncoderConfig(
+        vocab_size=130, width=16, depth=1, heads=2, ffn_width=16, dropout=0.0
+    )
+    config = LNLNConfig(variant=variant, encoder=small)
+    model = LNLN(config).train()
+    batch = make_batch([(50, 375, 500), (14, 55, 65), (2, 1, 1)], config)
+    rates = torch.tensor([[0.5, 0.5, 0.5], [0.0, 0.3, 0.0], [0.0, 0.0, 1.0]])
+    fast = step(model, batch, rates)
+    with plain():
+        slow = step(model, batch, rates)
+    assert_agree(fast, slow)
+
+
+def test_the_plain_form_is_another_computation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or the comparisons above would compare a thing with itself."""
+    model, calls = LNLN(CONFIG), []
+    batch = make_batch([(5, 9, 9)], CONFIG)
+    original = torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*args: Tensor, **kwargs: Tensor) -> Tensor:
+        calls.append(args[0].shape)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr("lnln.layers.scaled_dot_product_attention", spy)
+    with plain():
+        model(batch)
+    assert not calls
+    model(batch)
+    assert calls
+
+
+@given(st.lists(st.integers(1, 500), min_size=1, max_size=80))
+def test_groups_hold_each_row_once_and_waste_little(lengths: list[int]) -> None:
+    worth, most = GROUPS["cpu"]
+    groups = length_groups(torch.tensor(lengths))
+    assert sorted(int(i) for rows, _ in groups for i in rows) == list(
+        range(len(lengths))
+    )
+    for rows, longest in groups:
+        assert longest == max(lengths[i] for i in rows)
+        assert len(rows) == 1 or longest * len(rows) <= most
+    wasted = sum(n * len(rows) - sum(lengths[i] for i in rows) for rows, n in groups)
+    assert wasted <= worth * len(groups) * (1 + len(lengths).bit_length())
+
+
+def test_no_group_computes_padding_behind_its_longest_row(many_groups: None) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def encode(sequence: Tensor, mask: Tensor) -> Tensor:
+        assert mask.any(dim=0).all()
+        seen.append(tuple(sequence.shape))
+        return sequence
+
+    lengths = torch.tensor([30, 3, 17, 29, 1])
+    mask = valid_positions(lengths, 40)
+    sequence = torch.randn(5, 40, 2) * mask[..., None]
+    result = encode_in_groups(encode, sequence, mask, every_position=True)
+    assert torch.equal(result, sequence)
+    assert len(seen) > 1
+
+
+def test_a_frozen_encoder_computes_complete_texts_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = TextEncoder(replace(CONFIG.encoder, frozen=True), CONFIG.text_length)
+    batch = make_batch([(12, 1, 1), (5, 1, 1), (2, 1, 1), (7, 1, 1)], CONFIG)
+    tokens, lengths = batch.tokens, batch.token_lengths
+    expected = encoder(tokens, lengths)
+    encoder.remember(tokens[:3], lengths[:3])
+    computed: list[int] = []
+    original = encoder._encode
+
+    def spy(tokens: Tensor, lengths: Tensor) -> Tensor:
+        computed.append(len(tokens))
+        return original(tokens, lengths)
+
+    monkeypatch.setattr(encoder, "_encode", spy)
+    mask = batch.mask("l")
+    torch.testing.assert_close(encoder(tokens, lengths)[mask], expected[mask])
+    assert computed == [1]
+    encoder(tokens[:3, :12], lengths[:3])
+    assert computed == [1]
