@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lnln import Preset, load_pretrained
+from lnln import Preset, cli_train, load_pretrained
 from lnln.cli import main, open_data
 
 
