@@ -1,7 +1,7 @@
 """The released program's checkpoints, and where it differs from the paper.
 
 The list that item numbers in this package refer to (architecture 1-18, data 19-26,
-training 27-32). The paper's way is variant "paper", the released way "released".
+training 27-28). The paper's way is variant "paper", the released way "released".
 
 1.  Fusion depth 2 on MOSI, 4 on MOSEI and SIMS; the paper says 4.
 2.  The gradient reversal stands before the mixing of H^1_p and H^1_l, not before the
@@ -33,7 +33,8 @@ training 27-32). The paper's way is variant "paper", the released way "released"
 27. No early stopping; epoch 1 trains at learning rate 0 and enters the record of bests
     without being saved.
 28. Epochs are chosen on the test split at r = 0.5, one per metric.
-29.-32. Slips of metric and checkpoint code, mended since or without effect here.
+
+What remains are slips of metric and checkpoint code, mended since or without effect.
 """
 
 from __future__ import annotations
