@@ -79,7 +79,7 @@ def training_step(model: LNLN, data: Batch) -> float:
     """One forward and backward pass over `BATCH` utterances; the loss."""
     complete = model.trim(data)
     rates = training_rates(len(data), torch.Generator().manual_seed(2))
-    erased = erase(complete, rates, split_uniforms(complete, 0))
+    erased = erase(complete, rates, split_uniforms(data, 0))
     output = model(erased.batch, complete)
     losses = lnln_losses(output, complete.labels, erased.nominal[:, 0], LossWeights())
     model.zero_grad(set_to_none=True)
