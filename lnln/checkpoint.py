@@ -97,13 +97,13 @@ class TrainedModel:
         sentiment, completeness = torch.empty(2, len(used), len(batch))
         self.model.eval()
         for index in batches_by_length(batch, max(1, size // len(used))):
-            part = self.model.trim(batch.select(index.to(batch.device)))
+            part = batch.select(index.to(batch.device)).trim()
             erased = [
                 erase(part, rates[index], uniforms.select(index)).batch
                 for rates, uniforms in used
             ]
             with torch.no_grad():
-                output = self.model(concatenate(erased).to(device))
+                output = self.model(self.model.trim(concatenate(erased).to(device)))
             shape = (len(used), len(index))
             sentiment[:, index] = output.sentiment.float().cpu().view(shape)
             completeness[:, index] = output.completeness.float().cpu().view(shape)

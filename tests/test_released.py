@@ -1,8 +1,8 @@
-"""The released variant: its checkpoints, and the facts that tell it from the paper."""
+"""The released variant: its checkpoints, and what flows where in it."""
 
 import csv
-import os
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,456 +10,863 @@ from typing import Any
 
 import pytest
 import torch
-from test_fast import CONFIG, make_batch
-from torch import Tensor
-from torch.nn.functional import cosine_similarity
-from transformers import BertConfig
+from test_model import (
+    TINY,
+    as_double,
+    build,
+    corrupt,
+    gradients,
+    l_adv,
+    l_sp,
+    make_batch,
+    reached,
+    under,
+)
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertModel
 
 import lnln.model
 from lnln.checkpoint import CheckpointError, TrainedModel
-from lnln.config import (
-    PRESETS,
-    RELEASED_CHOICES,
-    EncoderConfig,
-    LNLNConfig,
-    LossWeights,
-    as_released,
-)
-from lnln.data import Batch
-from lnln.dmml import HyperModalityLayer, ReleasedHyperLayer
+from lnln.components import ProxyGenerator, correct
+from lnln.config import PRESETS, RELEASED_CHOICES, LNLNConfig, LossWeights, as_released
+from lnln.data import MODALITIES, Batch
+from lnln.dmml import ReleasedHyperLayer
+from lnln.encoder import TextEncoder
 from lnln.grouping import encode_both
-from lnln.losses import adversarial_loss, lnln_losses, reconstruction_loss
-from lnln.missing import erase, split_uniforms
-from lnln.model import LNLN, Output
-from lnln.released import load_released, released_name, to_released
+from lnln.losses import lnln_losses, reconstruction_loss
+from lnln.missing import erase, fixed_rates, split_uniforms
+from lnln.model import LNLN
+from lnln.released import load_released, to_released
 
-NAMES = Path(__file__).parents[2] / "shared/spec/lnln_state_dict_mosi.csv"
-TINY_BERT = BertConfig(
-    vocab_size=50,
-    hidden_size=24,
-    num_hidden_layers=2,
-    num_attention_heads=3,
-    intermediate_size=20,
-    max_position_embeddings=60,
-)
-RELEASED = replace(CONFIG, variant="released", fusion_depth=2)
-
-
-def released_state(dataset: str, bert: BertConfig = TINY_BERT) -> dict[str, Tensor]:
-    """Random weights in the released layout."""
-    torch.manual_seed(3)
-    config = as_released(PRESETS[dataset]).model
-    model = LNLN(config, {**bert.to_dict(), "model_type": "bert"})
-    state = {
-        released_name(k): torch.randn_like(v) for k, v in model.state_dict().items()
-    }
-    return dict(sorted(state.items()))
+RELEASED = replace(TINY, variant="released")
+#: T_l, T_a, T_v, d_a, d_v, fusion layers.
+SHAPES = {
+    "mosi": (50, 375, 500, 5, 20, 2),
+    "mosei": (50, 500, 500, 74, 35, 4),
+    "sims": (39, 400, 55, 33, 709, 4),
+}
+NON_BERT = {
+    "mosi": (420, 6_483_012),
+    "mosei": (454, 7_102_404),
+    "sims": (454, 7_112_260),
+}
+BERT = "bertmodel.model."
+POSITION_IDS = f"{BERT}embeddings.position_ids"
+CSV = Path(__file__).parents[2] / "shared/spec/lnln_state_dict_mosi.csv"
+State = dict[str, Tensor]
+Shapes = dict[str, tuple[int, ...]]
 
 
-# ------------------------------------------------------------------ checkpoints
-
-
-@pytest.mark.parametrize("dataset", ["mosi", "mosei", "sims"])
-def test_to_and_fro_gives_every_tensor_back_bit_for_bit(dataset: str) -> None:
-    state = released_state(dataset)
-    back = to_released(load_released(state, dataset, TINY_BERT))
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[name], state[name]) for name in state)
-
-
-@pytest.mark.parametrize("wrapped", [True, False])
-def test_a_file_is_read_with_or_without_its_wrapping(
-    tmp_path: Path, wrapped: bool
-) -> None:
-    state = released_state("mosi")
-    old = "bertmodel.model.embeddings.position_ids"
-    content: dict[str, Any] = {**state, old: torch.arange(60)[None]}
-    if wrapped:
-        content = {"epoch": 7, "state_dict": content, "optimizer": {"state": {}}}
-    path = tmp_path / "best.pth"
-    torch.save(content, path)
-    back = to_released(load_released(path, "mosi", TINY_BERT))
-    assert all(torch.equal(back[name], state[name]) for name in state)
-
-
-def test_sizes_of_bert_are_taken_from_the_tensors() -> None:
-    bert = BertConfig(
-        vocab_size=70,
-        hidden_size=128,
-        num_hidden_layers=1,
+def small_bert(width: int = 16, depth: int = 2) -> BertConfig:
+    return BertConfig(
+        vocab_size=120,
+        hidden_size=width,
+        num_hidden_layers=depth,
         num_attention_heads=2,
-        intermediate_size=36,
-        max_position_embeddings=55,
+        intermediate_size=12,
+        max_position_embeddings=64,
     )
-    model = load_released(released_state("sims", bert), "sims")
-    assert model.text_encoder.bert.config.num_attention_heads == 2
-    assert model.text_encoder.width == 128
+
+
+# ------------------------------------------------------------------ the released layout
+
+
+def with_bias(name: str, *shape: int) -> Shapes:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def layer_layout(name: str) -> Shapes:
+    shapes: Shapes = {}
+    for norm in ("0.norm_q", "0.norm_k", "0.norm_v", "1.norm"):
+        shapes |= with_bias(f"{name}.{norm}", 128)
+    for part in "qkv":
+        shapes[f"{name}.0.fn.to_{part}.weight"] = (512, 128)
+    shapes |= with_bias(f"{name}.0.fn.to_out.0", 128, 512)
+    for part in (0, 3):
+        shapes |= with_bias(f"{name}.1.fn.net.{part}", 128, 128)
+    return shapes
+
+
+def encoder_layout(name: str, length: int, extra: int = 0, depth: int = 2) -> Shapes:
+    shapes: Shapes = {f"{name}.pos_embedding": (1, extra + length, 128)}
+    if extra:
+        shapes[f"{name}.extra_token"] = (1, extra, 128)
+    for i in range(depth):
+        shapes |= layer_layout(f"{name}.encoder.layers.{i}")
+    return shapes
+
+
+def hyper_layout(name: str) -> Shapes:
+    shapes: Shapes = {}
+    for i in (1, 2, 3, 4):
+        shapes |= with_bias(f"{name}.0.norm{i}", 128)
+    for part in ("q", "k_ta", "k_tv", "v_ta", "v_tv"):
+        shapes[f"{name}.0.fn.to_{part}.weight"] = (128, 128)
+    return shapes | with_bias(f"{name}.0.fn.to_out.0", 128, 128)
+
+
+def layout(dataset: str, bert: BertConfig) -> Shapes:
+    """Every tensor of a released checkpoint, written without `lnln.released`."""
+    t_l, t_a, t_v, d_a, d_v, fusion = SHAPES[dataset]
+    inputs = {"l": (t_l, bert.hidden_size), "a": (t_a, d_a), "v": (t_v, d_v)}
+    shapes: Shapes = {"h_hyper": (1, 8, 128), "h_p": (1, 8, 128)}
+    for name, tensor in BertModel(bert).state_dict().items():
+        shapes[BERT + name] = tuple(tensor.shape)
+    for m, (length, width) in inputs.items():
+        shapes |= with_bias(f"proj_{m}.0", 128, width)
+        shapes |= encoder_layout(f"proj_{m}.1", length, extra=8)
+    shapes |= encoder_layout("proxy_dominate_modality_generator", 24, extra=8)
+    shapes |= encoder_layout("completeness_check.0", 8, extra=1)
+    for name in (*(f"reconstructor.{i}" for i in range(3)), "dmml.0"):
+        shapes |= encoder_layout(name, 8)
+    for head, out in (("effective_discriminator", 2), ("completeness_check.1", 1)):
+        shapes |= with_bias(f"{head}.0", 64, 128) | with_bias(f"{head}.2", out, 64)
+    for i in range(3):
+        shapes |= hyper_layout(f"dmml.1.layers.{i}")
+    shapes["dmml.2.extra_token"] = (1, 1, 128)
+    for stream in "st":
+        shapes[f"dmml.2.pos_embedding_{stream}"] = (1, 9, 128)
+    for i in range(fusion):
+        shapes |= layer_layout(f"dmml.2.CrossTransformerEncoder.layers.{i}")
+    return shapes | with_bias("dmml.3", 1, 128)
+
+
+def random_state(dataset: str = "mosi", bert: BertConfig | None = None) -> State:
+    generator = torch.Generator().manual_seed(4)
+    return {
+        name: 0.05 * torch.randn(shape, generator=generator)
+        for name, shape in layout(dataset, bert or small_bert()).items()
+    }
+
+
+def without_bert(state: State) -> State:
+    return {k: v for k, v in state.items() if not k.startswith(BERT)}
+
+
+@pytest.fixture(scope="module")
+def mosi() -> State:
+    return random_state("mosi")
+
+
+def assert_equal_states(found: State, wanted: State) -> None:
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert found[name].dtype == tensor.dtype, name
+        assert torch.equal(found[name], tensor), name
+
+
+# ------------------------------------------------------------------ there and back
+
+
+@pytest.mark.parametrize("dataset", SHAPES)
+def test_a_checkpoint_comes_back_bit_for_bit(dataset: str, tmp_path: Path) -> None:
+    state = random_state(dataset)
+    file = tmp_path / "best.pth"
+    torch.save({"epoch": 7, "state_dict": state, "optimizer": {"state": {}}}, file)
+    model = load_released(file, dataset)
+    assert_equal_states(to_released(model), state)
+    assert not model.training
+    config = model.config
+    lengths = (config.text_length, config.audio_length, config.vision_length)
+    widths = (config.audio_width, config.vision_width)
+    assert (*lengths, *widths, config.fusion_depth) == SHAPES[dataset]
+
+
+def whole(state: State) -> dict[str, Any]:
+    return {"epoch": 1, "state_dict": state, "optimizer": {"param_groups": []}}
+
+
+@pytest.mark.parametrize("wrap", [whole, dict], ids=["whole", "bare"])
+@pytest.mark.parametrize("in_file", [True, False])
+@pytest.mark.parametrize("position_ids", [True, False])
+def test_every_form_of_a_checkpoint_is_read(
+    mosi: State,
+    wrap: Callable[[State], Any],
+    in_file: bool,
+    position_ids: bool,
+    tmp_path: Path,
+) -> None:
+    extra = {POSITION_IDS: torch.arange(64)[None]} if position_ids else {}
+    content = wrap(mosi | extra)
+    if in_file:
+        torch.save(content, tmp_path / "a.pth")
+    source = str(tmp_path / "a.pth") if in_file else content
+    assert_equal_states(to_released(load_released(source, "mosi")), mosi)
+
+
+def test_sizes_of_bert_are_read_from_the_tensors() -> None:
+    bert = small_bert(width=128, depth=3)
+    state = random_state("mosi", bert)
+    found, given = load_released(state, "mosi"), load_released(state, "mosi", bert)
+    assert_equal_states(to_released(found), state)
+    config = found.text_encoder.bert.config
+    assert (config.hidden_size, config.num_hidden_layers) == (128, 3)
+    assert config.num_attention_heads == 2
+    batch = make_batch(found.config)
+    torch.testing.assert_close(found(batch).sentiment, given(batch).sentiment)
+    assert found(batch).sentiment.isfinite().all()
+
+
+def test_a_given_bert_configuration_decides_what_tensors_cannot_tell() -> None:
+    state = random_state()
+    one = load_released(state, "mosi")
+    bert = small_bert()
+    for given in (bert, bert.to_dict()):
+        two = load_released(state, "mosi", given)
+        assert two.text_encoder.bert.config.num_attention_heads == 2
+        assert_equal_states(to_released(two), state)
+    batch = make_batch(one.config)
+    assert not torch.allclose(one(batch).embedded["l"], two(batch).embedded["l"])
+
+
+@pytest.mark.parametrize("dataset", SHAPES)
+def test_all_but_bert_has_the_released_size(dataset: str) -> None:
+    state = random_state(dataset, small_bert(width=768, depth=1))
+    rest = without_bert(to_released(load_released(state, dataset)))
+    size = sum(tensor.numel() for tensor in rest.values())
+    assert (len(rest), size) == NON_BERT[dataset]
+
+
+@pytest.mark.skipif(not CSV.exists(), reason="no list of the released tensors")
+def test_names_and_shapes_are_those_of_the_released_list() -> None:
+    with CSV.open(newline="") as file:
+        listed = {row["name"]: row["shape"] for row in csv.DictReader(file)}
+    deep = load_released(random_state("mosi", small_bert(depth=12)), "mosi")
+    assert to_released(deep).keys() == listed.keys()
+    wide = load_released(random_state("mosi", small_bert(768, depth=1)), "mosi")
+    for name, tensor in without_bert(to_released(wide)).items():
+        assert "x".join(map(str, tensor.shape)) == listed[name], name
+
+
+def test_equally_shaped_tensors_are_not_mixed_up(mosi: State) -> None:
+    ours = load_released(mosi, "mosi").state_dict()
+    fusion = "dmml.2.CrossTransformerEncoder.layers"
+    pairs = {
+        "proxy_generator.tokens": "h_p",
+        "hyper_modality.start": "h_hyper",
+        "proxy_generator.prefix": "proxy_dominate_modality_generator.extra_token",
+        "reconstructor.a.positions": "reconstructor.0.pos_embedding",
+        "reconstructor.v.positions": "reconstructor.1.pos_embedding",
+        "reconstructor.l.positions": "reconstructor.2.pos_embedding",
+        "fusion.query_positions": "dmml.2.pos_embedding_t",
+        "fusion.memory_positions": "dmml.2.pos_embedding_s",
+        "fusion.layers.1.norm_v.bias": f"{fusion}.1.0.norm_v.bias",
+        "fusion.layers.0.norm_ffn.weight": f"{fusion}.0.1.norm.weight",
+        "dominant_scales.encoder.layers.1.ffn.2.bias": (
+            "dmml.0.encoder.layers.1.1.fn.net.3.bias"
+        ),
+    }
+    names = ("dominant", "audio", "vision", "hyper")
+    for i, name in enumerate(names, start=1):
+        pairs[f"hyper_modality.layers.2.norm_{name}.weight"] = (
+            f"dmml.1.layers.2.0.norm{i}.weight"
+        )
+    for part in "kv":
+        for name, short in (("audio", "ta"), ("vision", "tv")):
+            pairs[f"hyper_modality.layers.1.to_{part}_{name}.weight"] = (
+                f"dmml.1.layers.1.0.fn.to_{part}_{short}.weight"
+            )
+    for mine, theirs in pairs.items():
+        assert torch.equal(ours[mine], mosi[theirs]), mine
+
+
+def test_loading_does_not_advance_the_random_state(mosi: State) -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    load_released(mosi, "mosi")
+    assert torch.equal(torch.rand(2), expected)
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_every_wrong_tensor_is_named(mosi: State) -> None:
+    state = dict(mosi)
+    missing = ("h_hyper", f"{BERT}pooler.dense.bias", "dmml.0.pos_embedding")
+    for name in missing:
+        del state[name]
+    unexpected = ("dmml.4.weight", f"{BERT}encoder.extra")
+    state |= {name: torch.zeros(1) for name in unexpected}
+    state["dmml.3.bias"] = torch.zeros(2)
+    state["proj_a.1.extra_token"] = torch.zeros(1, 7, 128)
+    with pytest.raises(CheckpointError) as caught:
+        load_released(state, "mosi")
+    for name in missing:
+        assert f"missing: {name}\n" in f"{caught.value}\n"
+    for name in unexpected:
+        assert f"unexpected: {name}\n" in f"{caught.value}\n"
+    assert "dmml.3.bias: (2,), expected (1,)" in str(caught.value)
+    assert "proj_a.1.extra_token: (1, 7, 128), expected (1, 8, 128)" in str(
+        caught.value
+    )
+    assert str(caught.value).count("\n") == 7
 
 
 @pytest.mark.parametrize(
-    ("dataset", "tensors", "parameters"),
-    [("mosi", 420, 6_483_012), ("mosei", 454, 7_102_404), ("sims", 454, 7_112_260)],
+    "name",
+    [
+        "h_p",
+        "proj_v.1.pos_embedding",
+        "proj_a.0.weight",
+        f"{BERT}embeddings.word_embeddings.weight",
+        f"{BERT}encoder.layer.0.intermediate.dense.weight",
+    ],
 )
-def test_all_but_bert_has_the_released_size(
-    dataset: str, tensors: int, parameters: int
+def test_a_missing_tensor_that_decides_a_size_is_named(mosi: State, name: str) -> None:
+    with pytest.raises(CheckpointError, match=f"missing: {re.escape(name)}"):
+        load_released({k: v for k, v in mosi.items() if k != name}, "mosi")
+
+
+def test_weights_of_mosei_are_not_taken_for_those_of_mosi() -> None:
+    with pytest.raises(CheckpointError, match="not a released mosi") as caught:
+        load_released(random_state("mosei"), "mosi")
+    assert str(caught.value).count("unexpected: dmml.2.Cross") == 34
+
+
+def test_an_unknown_dataset_is_refused_with_the_known_ones(mosi: State) -> None:
+    with pytest.raises(ValueError, match=r"'iemocap'.*'mosei', 'mosi', 'sims'"):
+        load_released(mosi, "iemocap")
+
+
+class Touch:
+    """Unpickled, it leaves a file behind."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("save", [torch.save, pickle.dump])
+def test_nothing_in_a_file_is_executed(
+    save: Callable[..., None], mosi: State, tmp_path: Path
 ) -> None:
-    bert = BertConfig(vocab_size=3, num_hidden_layers=1, intermediate_size=1)
-    state = released_state(dataset, bert)
-    rest = [v for k, v in state.items() if not k.startswith("bertmodel")]
-    assert len(rest) == tensors
-    assert sum(v.numel() for v in rest) == parameters
-
-
-@pytest.mark.skipif(not NAMES.exists(), reason="no list of released names here")
-def test_names_and_shapes_are_the_released_ones() -> None:
-    with open(NAMES, newline="", encoding="utf-8") as file:
-        listed = {row["name"]: row["shape"] for row in csv.DictReader(file)}
-    bert = BertConfig(vocab_size=3, num_hidden_layers=1, intermediate_size=1)
-    ours = {
-        name: "x".join(map(str, tensor.shape))
-        for name, tensor in released_state("mosi", bert).items()
-        if not name.startswith("bertmodel")
-    }
-    assert ours == {k: v for k, v in listed.items() if not k.startswith("bertmodel")}
-
-
-def test_everything_that_does_not_fit_is_listed() -> None:
-    state = released_state("mosi")
-    state["extra.weight"] = torch.zeros(1)
-    del state["dmml.3.bias"]
-    state["dmml.3.weight"] = torch.zeros(2, 128)
-    with pytest.raises(CheckpointError) as error:
-        load_released(state, "mosi", TINY_BERT)
-    for fault in (
-        "unexpected: extra.weight",
-        "missing: dmml.3.bias",
-        "shape of dmml.3.weight: (2, 128), expected (1, 128)",
-    ):
-        assert fault in str(error.value)
-
-
-def test_another_data_sets_checkpoint_is_refused() -> None:
-    with pytest.raises(CheckpointError, match="CrossTransformerEncoder.layers.2"):
-        load_released(released_state("mosei"), "mosi", TINY_BERT)
-    with pytest.raises(ValueError, match="mosei"):
-        load_released(released_state("mosi"), "iemocap")
-
-
-class Harm:
-    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
-        return os.system, ("touch harmed",)
-
-
-@pytest.mark.parametrize("content", ["pickle", "text", "tensor"])
-def test_a_file_that_is_no_checkpoint_runs_nothing(
-    tmp_path: Path, content: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "best.pth"
-    if content == "pickle":
-        path.write_bytes(pickle.dumps({"state_dict": Harm()}))
-    elif content == "text":
-        path.write_text("version https://git-lfs.example/spec/v1")
-    else:
-        torch.save({"state_dict": {"h_p": 3}}, path)
-    with pytest.raises(CheckpointError, match=r"best\.pth"):
+    mark, path = tmp_path / "executed", tmp_path / "best.pth"
+    pickle.loads(pickle.dumps(Touch(mark)))
+    assert mark.exists(), "the file must be harmful to who unpickles it"
+    mark.unlink()
+    with path.open("wb") as file:
+        save({"state_dict": {"h_p": mosi["h_p"], "x": Touch(mark)}}, file)
+    with pytest.raises(CheckpointError, match="nothing in it was executed"):
         load_released(path, "mosi")
-    assert not (tmp_path / "harmed").exists()
+    assert not mark.exists()
 
 
-def test_a_model_of_the_paper_has_no_released_form() -> None:
-    with pytest.raises(ValueError, match="variant 'paper'"):
-        to_released(LNLN(CONFIG))
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"hello\n",
+        b"epoch 12, loss 0.7\n",
+        b"(see below)\n",
+        b"G",
+        b"PK\x03\x04 no",
+    ],
+)
+def test_a_file_of_another_kind_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="notes.txt"):
+        load_released(path, "mosi")
 
 
-# ------------------------------------------------------------------ what differs
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="absent.pth"):
+        load_released(tmp_path / "absent.pth", "mosi")
 
 
-def build(variant: str = "released") -> LNLN:
-    torch.manual_seed(0)
-    model = LNLN(replace(RELEASED, variant=variant)).double().eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
-
-
-def pair(seed: int = 0) -> tuple[Batch, Batch]:
-    """A corrupted batch and the complete one, in double precision."""
-    batch = make_batch([(12, 40, 30), (7, 11, 9), (3, 1, 2)], CONFIG)
-    batch = replace(batch, audio=batch.audio.double(), vision=batch.vision.double())
-    rates = torch.tensor([[0.5, 0.5, 0.5], [0.8, 0.0, 0.6], [0.0, 0.4, 0.0]])
-    return erase(batch, rates, split_uniforms(batch, seed)).batch, batch
-
-
-def grads(loss: Tensor, model: LNLN, prefix: str) -> Tensor:
-    """All gradients under a prefix as one vector, zeros where there is none."""
-    named = [p for n, p in model.named_parameters() if n.startswith(prefix)]
-    found = torch.autograd.grad(loss, named, allow_unused=True, retain_graph=True)
-    return torch.cat(
-        [
-            (torch.zeros_like(p) if g is None else g).flatten()
-            for p, g in zip(named, found, strict=True)
-        ]
-    )
-
-
-def l_adv(output: Output) -> Tensor:
-    return adversarial_loss(output.proxy_logits, output.language_logits)
-
-
-def l_sp(output: Output) -> Tensor:
-    return (output.sentiment - 1).pow(2).mean()
-
-
-def test_item_2_reversal_turns_the_generators_gradient_of_both_losses(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    "content",
+    [{"h_p": 1.0}, {"state_dict": [1, 2]}, {3: torch.zeros(1)}, {"state_dict": None}],
+    ids=["number", "list", "unnamed", "nothing"],
+)
+def test_what_is_no_state_dict_is_refused(
+    content: dict[Any, Any], tmp_path: Path
 ) -> None:
-    model, (corrupted, complete) = build(), pair()
-    with_reversal = model(corrupted, complete)
-    monkeypatch.setattr(lnln.model, "reverse_gradient", lambda x: x)
-    without = model(corrupted, complete)
-    for loss in (l_adv, l_sp):
-        one = grads(loss(with_reversal), model, "proxy_generator")
-        other = grads(loss(without), model, "proxy_generator")
-        assert other.norm() > 1e-9
-        assert cosine_similarity(one, other, dim=0) == pytest.approx(-1, abs=1e-9)
+    torch.save(content, tmp_path / "a.pth")
+    for source in (content, tmp_path / "a.pth"):
+        with pytest.raises(CheckpointError, match="no state dict of named tensors"):
+            load_released(source, "mosi")
 
 
-def test_item_3_the_language_path_helps_the_discriminator(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("variant", ["paper", "paper+generator"])
+def test_only_the_released_variant_has_a_released_form(variant: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(variant)):
+        to_released(LNLN(replace(TINY, variant=variant)))
+
+
+# ------------------------------------------------------------------ what flows where
+
+
+def both_versions() -> tuple[Batch, Batch]:
+    """The corrupted and the complete batch, in double precision."""
+    complete = as_double(make_batch())
+    return corrupt(complete), complete
+
+
+def both_ways(
+    loss: Callable[[Any], Tensor], monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, Tensor | None], dict[str, Tensor | None]]:
+    """Gradients of a loss with the reversal in the network, and without it."""
+    model = build(RELEASED).double()
+    named = list(model.named_parameters())
+    with_reversal = gradients(loss(model(*both_versions())), named)
+    monkeypatch.setattr(lnln.model, "reverse_gradient", lambda x, strength=1.0: x)
+    return with_reversal, gradients(loss(model(*both_versions())), named)
+
+
+def flat(grads: dict[str, Tensor | None], *prefixes: str) -> Tensor:
+    mine = {n: g for n, g in grads.items() if n.startswith(prefixes)}
+    assert mine
+    return torch.cat([g.flatten() for g in mine.values() if g is not None])
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    assert a.norm() > 1e-6 and b.norm() > 1e-6
+    return float(a @ b / (a.norm() * b.norm()))
+
+
+@pytest.mark.parametrize("loss", [l_adv, l_sp])
+def test_the_reversal_turns_the_generators_gradient_of_both_losses(
+    loss: Callable[[Any], Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, (corrupted, complete) = build(), pair()
-    one = l_adv(model(corrupted, complete))
-    monkeypatch.setattr(lnln.model, "reverse_gradient", lambda x: x)
-    other = l_adv(model(corrupted, complete))
-    for prefix in ("embedding.l", "completeness_check", "text_encoder"):
-        expected = grads(other, model, prefix)
-        assert expected.norm() > 1e-9
-        torch.testing.assert_close(grads(one, model, prefix), expected)
+    reversed_, without = both_ways(loss, monkeypatch)
+    one, other = flat(reversed_, "proxy_generator"), flat(without, "proxy_generator")
+    assert cosine(one, other) == pytest.approx(-1, abs=1e-9)
+    torch.testing.assert_close(one, -other)
 
 
-def test_item_4_what_the_discriminator_sees() -> None:
-    model, (corrupted, complete) = build(), pair()
-    output = model(corrupted, complete)
-    w = output.completeness[:, None, None]
-    mixed = (1 - w) * output.proxy + w * output.embedded["l"]
-    torch.testing.assert_close(output.proxy_logits, model.discriminator(mixed))
+@pytest.mark.parametrize("side", ["embedding.l", "text_encoder", "completeness_check"])
+def test_the_mixture_trains_the_language_path_to_help_the_discriminator(
+    side: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def on_mixture(output: Any) -> Tensor:
+        logits = output.proxy_logits.flatten(0, 1)
+        return cross_entropy(logits, torch.ones(len(logits), dtype=torch.long))
+
+    for loss in (on_mixture, l_adv):
+        with monkeypatch.context() as patch:
+            reversed_, without = both_ways(loss, patch)
+        one, other = flat(reversed_, side), flat(without, side)
+        assert one.norm() > 1e-6
+        torch.testing.assert_close(one, other)
+
+
+def test_the_discriminator_sees_the_mixture_and_the_complete_language() -> None:
+    model = build(RELEASED).double()
+    corrupted, complete = both_versions()
+    out = model(corrupted, complete)
+    mixture = correct(out.proxy, out.embedded["l"], out.completeness)
+    torch.testing.assert_close(out.proxy_logits, model.discriminator(mixture))
     language = model(complete).embedded["l"]
-    torch.testing.assert_close(output.language_logits, model.discriminator(language))
-    assert not torch.allclose(output.embedded["l"], language)
+    assert not torch.allclose(language, out.embedded["l"])
+    torch.testing.assert_close(out.language_logits, model.discriminator(language))
 
 
-def test_items_6_and_7_features_are_reconstructed_and_the_target_learns() -> None:
-    model, (corrupted, complete) = build(), pair()
-    output = model(corrupted, complete)
-    intact = model(complete).embedded
-    errors = []
-    for m, part in output.reconstructions.items():
-        torch.testing.assert_close(part.target, intact[m])
-        expected = model.reconstructor[m](output.embedded[m])
-        torch.testing.assert_close(part.estimate, expected)
-        assert part.target.requires_grad
-        errors.append((part.estimate - part.target).pow(2))
-    mean = torch.stack(errors).mean()
-    torch.testing.assert_close(reconstruction_loss(output.reconstructions), mean)
-
-
-def test_item_9_padding_matters_as_released_and_not_as_written() -> None:
-    corrupted, _ = pair()
-    beyond = corrupted.audio.clone()
-    beyond[1, 20:] = 1.0
-    tokens = corrupted.tokens.clone()
-    tokens[2, 8] = 110
-    for changed in (
-        replace(corrupted, audio=beyond),
-        replace(corrupted, tokens=tokens),
-    ):
-        for variant, moves in (("released", True), ("paper", False)):
-            model = build(variant)
-            one, other = model(corrupted).sentiment, model(changed).sentiment
-            assert (not torch.allclose(one, other, atol=1e-12)) == moves
-
-
-def test_items_11_and_12_the_stream_is_normalised() -> None:
-    torch.manual_seed(0)
-    layer = ReleasedHyperLayer(RELEASED)
-    hyper, dominant, audio, vision = torch.randn(4, 3, 8, 128).unbind(0)
-    once = layer(hyper, dominant, audio, vision)
-    torch.testing.assert_close(
-        layer(100 * hyper, dominant, audio, vision), once, atol=1e-4, rtol=1e-4
-    )
-    written = HyperModalityLayer(RELEASED)
-    grown = written(100 * hyper, dominant, audio, vision)
-    assert not torch.allclose(grown, written(hyper, dominant, audio, vision))
-
-
-def test_released_attention_maps_reproduce_the_layer() -> None:
-    torch.manual_seed(0)
-    layer = ReleasedHyperLayer(RELEASED)
-    hyper, dominant, audio, vision = torch.randn(4, 3, 8, 128).unbind(0)
-    maps = layer.attention_maps(dominant, audio, vision)
-    values = (
-        layer.to_v_audio(layer.norm_audio(audio)),
-        layer.to_v_vision(layer.norm_vision(vision)),
-    )
-    found = sum(
-        (w @ v.unflatten(-1, (8, 16)).transpose(1, 2)).transpose(1, 2).flatten(2)
-        for w, v in zip(maps, values, strict=True)
-    )
-    expected = layer.norm_hyper(hyper) + layer.to_out(found)
-    torch.testing.assert_close(layer(hyper, dominant, audio, vision), expected)
-
-
-def test_item_13_the_first_scale_has_positions() -> None:
-    model = build()
-    dominant = torch.randn(2, 8, 128, dtype=torch.float64)
-    positions = model.dominant_scales.encoder.positions
-    torch.testing.assert_close(model.dominant_scales(dominant)[0], dominant + positions)
-    written = build("paper").dominant_scales(dominant)[0]
-    assert torch.equal(written, dominant)
-
-
-def test_item_14_initial_values() -> None:
-    torch.manual_seed(0)
-    model = LNLN(RELEASED)
-    named = dict(model.named_parameters())
-    positions = torch.cat(
-        [p.flatten() for n, p in named.items() if n.endswith("positions")]
-    )
-    assert float(positions.detach().std()) == pytest.approx(1, abs=0.02)
-    assert (named["proxy_generator.tokens"] == 1).all()
-    assert (named["hyper_modality.start"] == 1).all()
-    for name in ("embedding.a.tokens", "completeness_check.token", "fusion.token"):
-        assert (named[name] == 0).all()
-    assert (named["proxy_generator.prefix"] == 0).all()
-    # LN of a constant is 0: the first layer's stream starts at its norm's bias.
-    layer = model.hyper_modality.layers[0]
-    start = layer.norm_hyper(model.hyper_modality.start)
-    torch.testing.assert_close(start, layer.norm_hyper.bias.expand(1, 8, -1))
-
-
-def test_item_15_the_proxy_is_read_from_the_second_block() -> None:
-    generator = build().proxy_generator
-    audio, vision = torch.randn(2, 2, 8, 128, dtype=torch.float64).unbind(0)
-    blocks = (generator.prefix, generator.tokens)
-    front = [block.expand(2, -1, -1) for block in blocks]
-    whole = generator.encoder(torch.cat([*front, audio, vision], dim=1))
-    assert whole.shape[1] == 32
-    torch.testing.assert_close(generator(audio, vision), whole[:, :8])
-
-
-def test_item_16_the_completeness_loss_trains_language_and_bert() -> None:
-    model, (corrupted, complete) = build(), pair()
-    loss = model(corrupted, complete).completeness.sum()
-    for prefix in ("embedding.l", "text_encoder", "completeness_check"):
-        assert grads(loss, model, prefix).norm() > 1e-9
-    assert grads(loss, model, "embedding.a").norm() == 0
-
-
-def test_item_17_the_query_token_reaches_nothing() -> None:
-    model, (corrupted, _) = build(), pair()
-    (gradient,) = torch.autograd.grad(
-        l_sp(model(corrupted)), [model.fusion.query_positions]
-    )
-    assert gradient[0, 0].abs().max() == 0
-    assert gradient[0, 1:].abs().amax(dim=1).min() > 0
-
-
-def test_a_batch_with_less_padding_is_padded_to_the_models_lengths() -> None:
-    corrupted, _ = pair()
-    trained = TrainedModel(build(), PRESETS["mosi"], None, {})
-    short = replace(
-        corrupted.select(torch.tensor([1, 2])),
-        tokens=corrupted.tokens[1:, :7],
-        audio=corrupted.audio[1:, :11],
-        vision=corrupted.vision[1:, :9],
-    )
-    torch.testing.assert_close(
-        trained(short).sentiment, trained(corrupted).sentiment[1:]
-    )
-
-
-# ------------------------------------------------------------------ variants
-
-
-@pytest.mark.parametrize("choice", RELEASED_CHOICES)
-def test_each_choice_alone_trains_and_changes_something(choice: str) -> None:
-    def step(variant: str) -> tuple[Tensor, list[str]]:
-        torch.manual_seed(0)
-        model = LNLN(replace(CONFIG, variant=variant)).double()
-        corrupted, complete = pair()
-        output = model(corrupted, complete)
-        target = torch.ones(3, dtype=torch.float64)
-        losses = lnln_losses(output, corrupted.labels.double(), target, LossWeights())
-        losses.total.backward()
-        total = sum(
-            p.grad.abs().sum() for p in model.parameters() if p.grad is not None
+def test_features_are_reconstructed_and_the_target_learns() -> None:
+    model = build(RELEASED).double()
+    corrupted, complete = both_versions()
+    out, intact = model(corrupted, complete), model(complete).embedded
+    for m in MODALITIES:
+        part = out.reconstructions[m]
+        torch.testing.assert_close(
+            part.estimate, model.reconstructor[m](out.embedded[m])
         )
-        assert isinstance(total, Tensor) and total.isfinite()
-        return total, list(model.state_dict())
-
-    written, names = step("paper")
-    changed, other_names = step(f"paper+{choice}")
-    assert changed != written or names != other_names
-
-
-def test_unknown_variants_are_refused_with_the_list() -> None:
-    for variant in ("v2", "paper+grl", "released+padding", ""):
-        with pytest.raises(ValueError, match="adversary"):
-            LNLNConfig(variant=variant)
+        torch.testing.assert_close(part.target, intact[m])
+        assert part.mask.all() and part.mask.shape == part.target.shape[:2]
+        only_target = {m: replace(part, estimate=part.estimate.detach())}
+        loss = reconstruction_loss(only_target)
+        names = {f"embedding.{m}", *(["text_encoder"] if m == "l" else [])}
+        wanted = {n for n in under(model, *names) if "pooler" not in n}
+        assert reached(loss, model) == wanted
+        grads = gradients(loss, model.named_parameters())
+        for name in names:
+            assert flat(grads, name).norm() > 1e-6, name
 
 
-def test_fusion_depth_and_protocol_of_the_released_presets() -> None:
-    depths = {n: as_released(PRESETS[n]).model.fusion_depth for n in ("mosi", "sims")}
-    assert depths == {"mosi": 2, "sims": 4}
-    assert as_released(PRESETS["mosei"]).model.fusion_depth == 4
-    train = as_released(PRESETS["mosi"]).train
-    assert (train.schedule, train.masks, train.selection) == ("released",) * 3
-    assert train.clip == 0 and not train.standardize
+def test_l_rec_is_a_mean_over_all_elements() -> None:
+    out = build(RELEASED).double()(*both_versions())
+    parts = out.reconstructions.values()
+    errors = torch.cat([p.estimate - p.target for p in parts], dim=1)
+    torch.testing.assert_close(
+        reconstruction_loss(out.reconstructions), errors.pow(2).mean()
+    )
 
 
-# ------------------------------------------------------------------ shared rows
+def test_the_first_scale_is_the_mixture_with_positions() -> None:
+    model = build(RELEASED)
+    out = model(make_batch())
+    mixture = correct(out.proxy, out.embedded["l"], out.completeness)
+    positions = model.dominant_scales.encoder.positions
+    assert positions.abs().max() > 0.1
+    torch.testing.assert_close(out.dominants[0], mixture + positions)
+    layer = model.dominant_scales.encoder.layers[0]
+    torch.testing.assert_close(out.dominants[1], layer(out.dominants[0]))
 
 
-@pytest.mark.parametrize("learns", [True, False])
-@pytest.mark.parametrize("same", [(0, 0, 0), (1, 0, 1), (1, 1, 1)])
-def test_equal_rows_are_encoded_once_with_the_same_result(
-    same: tuple[int, ...], learns: bool
+def test_a_hyper_layer_normalises_its_incoming_stream() -> None:
+    layer = build(RELEASED).hyper_modality.layers[1].double()
+    assert isinstance(layer, ReleasedHyperLayer)
+    hyper, dominant, audio, vision = torch.randn(4, 3, 2, 8).double().unbind(0)
+    once = layer(hyper, dominant, audio, vision)
+    scaled = layer(100 * hyper, dominant, audio, vision)
+    torch.testing.assert_close(scaled, once, rtol=1e-3, atol=1e-3)
+    update = layer(torch.zeros_like(hyper), dominant, audio, vision)
+    residual = layer.norm_hyper(hyper) - layer.norm_hyper.bias
+    torch.testing.assert_close(once - update, residual)
+
+
+def test_a_hyper_layer_has_one_query_map_and_one_output_map() -> None:
+    layer = build(RELEASED).hyper_modality.layers[0]
+    hyper, dominant, audio, vision = torch.randn(4, 3, 2, 8).unbind(0)
+    maps = layer.attention_maps(dominant, audio, vision)
+    found = torch.zeros(3, 2, 8)
+    for weights, to_v, source in zip(
+        maps,
+        (layer.to_v_audio, layer.to_v_vision),
+        (layer.norm_audio(audio), layer.norm_vision(vision)),
+        strict=True,
+    ):
+        assert weights.shape == (3, 2, 2, 2)
+        values = to_v(source).view(3, 2, 2, 4)
+        found += torch.einsum("bhqk,bkhc->bqhc", weights, values).reshape(3, 2, 8)
+    want = layer.norm_hyper(hyper) + layer.to_out(found)
+    torch.testing.assert_close(layer(hyper, dominant, audio, vision), want)
+    q = layer.to_q(layer.norm_dominant(dominant)).view(3, 2, 2, 4)
+    k = layer.to_k_vision(layer.norm_vision(vision)).view(3, 2, 2, 4)
+    scores = torch.einsum("bqhc,bkhc->bhqk", q, k) / 2
+    torch.testing.assert_close(maps[1], scores.softmax(dim=-1))
+
+
+def test_the_first_query_position_of_the_fusion_reaches_nothing() -> None:
+    model, batch = build(RELEASED).double(), as_double(make_batch())
+    positions = model.fusion.query_positions
+    before = model(batch).sentiment
+    (grad,) = torch.autograd.grad(before.pow(2).sum(), positions)
+    assert (grad[0, 0] == 0).all()
+    assert (grad[0, 1:].abs().amax(dim=-1) > 1e-8).all()
+    changes = []
+    for place in (0, 1):
+        with torch.no_grad():
+            positions[:, place] += torch.linspace(-5, 5, positions.shape[-1])
+        changes.append((model(batch).sentiment - before).abs().max().item())
+    assert changes[0] == 0 and changes[1] > 1e-4
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+@pytest.mark.parametrize(
+    ("variant", "matters"),
+    [("released", True), ("paper+padding", True), ("paper", False)],
+)
+def test_padding_matters_as_released_only(
+    variant: str, matters: bool, modality: str
 ) -> None:
+    model = build(replace(TINY, variant=variant)).double()
+    batch = as_double(make_batch())
+    mask = batch.mask(modality)
+    name, other = {
+        "l": ("tokens", torch.full_like(batch.tokens, 110)),
+        "a": ("audio", batch.audio + 2),
+        "v": ("vision", batch.vision + 2),
+    }[modality]
+    old = batch.sequence(modality)
+    real = mask if modality == "l" else mask[..., None]
+    dirty = replace(batch, **{name: torch.where(real, old, other)})
+    change = (model(dirty).sentiment - model(batch).sentiment).abs()
+    assert change[0] < 1e-12, "the first utterance has no padding"
+    if matters:
+        assert (change[1:] > 1e-6).all()
+    else:
+        assert change.max() < 1e-9
+
+
+def test_the_proxy_is_read_from_the_generators_prefix() -> None:
     torch.manual_seed(0)
-    weight = torch.randn(4, 5, requires_grad=True)
-    first = torch.randn(3, 2, 4)
-    second = torch.where(torch.tensor(same).bool()[:, None, None], first, first + 1)
-    encoded: list[int] = []
-
-    def encode(x: Tensor, nothing: None) -> Tensor:
-        encoded.append(len(x))
-        return (x @ weight).tanh()
-
-    one, two = encode_both(
-        encode, (first, None), (second, None), torch.tensor(same).bool(), learns
-    )
-    assert sum(encoded) == 6 - sum(same)
-    expected = (first @ weight).tanh(), (second @ weight).tanh()
-    torch.testing.assert_close((one, two), expected)
-    assert two.requires_grad == learns
-    (found,) = torch.autograd.grad((one + 2 * two).sum(), weight)
-    total = expected[0].sum() + (2 * expected[1].sum() if learns else 0)
-    torch.testing.assert_close(found, torch.autograd.grad(total, weight)[0])
+    generator = ProxyGenerator(RELEASED)
+    audio, vision = torch.randn(2, 3, 2, 8).unbind(0)
+    blocks = [b.expand(3, -1, -1) for b in (generator.prefix, generator.tokens)]
+    want = generator.encoder(torch.cat([*blocks, audio, vision], dim=1))
+    assert want.shape == (3, 8, 8)
+    torch.testing.assert_close(generator(audio, vision), want[:, :2])
+    assert not torch.allclose(want[:, :2], want[:, 2:4], atol=1e-3)
 
 
-def test_dropout_keeps_the_two_passes_apart() -> None:
-    noisy = replace(
-        RELEASED, encoder=EncoderConfig(vocab_size=130, width=16, heads=2, dropout=0.5)
-    )
+@pytest.mark.parametrize("variant", ["released", "paper+generator+start", "paper"])
+def test_initial_values(variant: str) -> None:
     torch.manual_seed(0)
-    model = LNLN(noisy).train()
-    batch = make_batch([(12, 40, 30), (7, 11, 9)], CONFIG)
-    output = model(batch, batch)
-    part = output.reconstructions["l"]
-    assert not torch.allclose(part.target, output.embedded["l"])
-    assert torch.equal(output.reconstructions["a"].target, output.embedded["a"])
-    model.eval()
-    output = model(batch, batch)
-    assert torch.equal(output.reconstructions["l"].target, output.embedded["l"])
+    values = dict(LNLN(replace(TINY, variant=variant)).named_parameters())
+    ones = {"proxy_generator.tokens", "hyper_modality.start"}
+    zeros = {f"embedding.{m}.tokens" for m in MODALITIES}
+    zeros |= {"completeness_check.token", "fusion.token"}
+    if variant != "paper":
+        zeros.add("proxy_generator.prefix")
+    positions = [v for n, v in values.items() if n.endswith("positions")]
+    assert len(positions) == 3 + 1 + 1 + 3 + 1 + 2
+    drawn = torch.cat([p.detach().flatten() for p in positions])
+    if variant == "paper":
+        for name in ones | zeros:
+            assert 0 < values[name].std() < 0.05, name
+        assert 0.015 < drawn.std() < 0.025
+        return
+    for name in ones:
+        assert (values[name] == 1).all(), name
+    for name in zeros:
+        assert (values[name] == 0).all(), name
+    assert all(0.5 < p.std() < 1.5 for p in positions)
+    assert abs(drawn.mean()) < 0.15 and 0.85 < drawn.std() < 1.15
+
+
+def test_the_completeness_loss_trains_language_embedding_and_text_encoder() -> None:
+    model = build(RELEASED)
+    loss = (model(make_batch()).completeness - 0.3).pow(2).mean()
+    learners = ("completeness_check", "embedding.l", "text_encoder")
+    wanted = {n for n in under(model, *learners) if "pooler" not in n}
+    assert reached(loss, model) == wanted
+    grads = gradients(loss, model.named_parameters())
+    for side in learners:
+        assert flat(grads, side).norm() > 1e-6, side
+
+
+def test_only_the_released_variant_has_a_pooler_and_it_is_not_read() -> None:
+    model, batch = build(RELEASED), make_batch()
+    poolers = {n: p for n, p in model.named_parameters() if "pooler" in n}
+    assert len(poolers) == 2
+    assert not any("pooler" in name for name in build(TINY).state_dict())
+    losses = lnln_losses(
+        model(corrupt(batch), batch), batch.labels, torch.ones(4), LossWeights()
+    )
+    grads = gradients(losses.total, poolers.items())
+    assert set(grads.values()) == {None}
+
+
+# ------------------------------------------------------------------ lengths
+
+
+def trained(config: LNLNConfig) -> TrainedModel:
+    return TrainedModel(build(config).double(), PRESETS["mini"], None, {})
+
+
+def test_a_shorter_batch_is_padded_to_the_models_lengths() -> None:
+    model = trained(RELEASED)
+    full = as_double(make_batch()).select(torch.tensor([1, 2, 3]))
+    short = full.trim()
+    assert short.tokens.shape[1] < RELEASED.text_length
+    assert short.audio.shape[1] < RELEASED.audio_length
+    assert short.vision.shape[1] < RELEASED.vision_length
+    torch.testing.assert_close(model(short).sentiment, model(full).sentiment)
+    unpadded = model.model(short).sentiment
+    assert (unpadded - model(full).sentiment).abs().max() > 1e-4
+
+
+def test_a_sweep_pads_a_shorter_batch_to_the_models_lengths() -> None:
+    model = trained(RELEASED)
+    full = as_double(make_batch()).select(torch.tensor([1, 2, 3]))
+    rates, uniforms = fixed_rates(3, 0.5), split_uniforms(full, 0)
+    want = model.predict(full, rates, uniforms)
+    short = full.trim()
+    drawn = replace(
+        uniforms,
+        **{
+            m: getattr(uniforms, m)[:, : short.sequence(m).shape[1]] for m in MODALITIES
+        },
+    )
+    found = model.predict(short, rates, drawn)
+    torch.testing.assert_close(found.sentiment, want.sentiment)
+
+
+# ------------------------------------------------------------------ variants by name
+
+
+@pytest.mark.parametrize(
+    "variant",
+    [
+        "paper",
+        "released",
+        *(f"paper+{choice}" for choice in RELEASED_CHOICES),
+        "paper+adversary+reconstruction",
+        "paper+" + "+".join(RELEASED_CHOICES),
+    ],
+)
+def test_a_variant_by_name_trains_a_step(variant: str) -> None:
+    torch.manual_seed(0)
+    model = LNLN(replace(TINY, variant=variant)).train()
+    choices = variant.split("+")[1:]
+    for choice in RELEASED_CHOICES:
+        wanted = variant == "released" or choice in choices
+        assert model.config.as_released(choice) == wanted
+    complete = model.trim(make_batch())
+    losses = lnln_losses(
+        model(corrupt(complete), complete),
+        complete.labels,
+        torch.full((4,), 0.5),
+        LossWeights(),
+    )
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01)
+    losses.total.backward()
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        assert parameter.isfinite().all(), name
+    components = {n.split(".")[0] for n in before}
+    moved = {
+        n.split(".")[0]
+        for n, p in model.named_parameters()
+        if not torch.equal(p, before[n])
+    }
+    assert moved == components
+
+
+def test_all_choices_together_compute_what_the_released_variant_does() -> None:
+    both = [
+        build(replace(TINY, variant=variant))
+        for variant in ("released", "paper+" + "+".join(RELEASED_CHOICES))
+    ]
+    weights = {k: v for k, v in both[0].state_dict().items() if "pooler" not in k}
+    both[1].load_state_dict(weights)
+    one, two = (model(corrupt(make_batch()), make_batch()) for model in both)
+    assert torch.equal(one.sentiment, two.sentiment)
+    assert torch.equal(one.proxy_logits, two.proxy_logits)
+
+
+@pytest.mark.parametrize(
+    "variant", ["", "original", "released+padding", "paper+", "paper+speed", "padding"]
+)
+def test_an_unknown_variant_is_refused_with_the_choices(variant: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        LNLNConfig(variant=variant)
+    assert repr(variant) in str(caught.value)
+    for choice in RELEASED_CHOICES:
+        assert choice in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "depth"), [("mosi", 2), ("mosei", 4), ("sims", 4)])
+def test_the_released_settings_of_a_preset(name: str, depth: int) -> None:
+    preset = as_released(PRESETS[name])
+    assert preset.model.fusion_depth == depth
+    assert preset.model.variant == "released" and preset.model.dropout == 0
+    assert preset.loss == PRESETS[name].loss
+    train = preset.train
+    assert (train.schedule, train.masks, train.selection) == ("released",) * 3
+    assert (train.clip, train.ema, train.standardize) == (0, 0, False)
+    assert PRESETS[name].model.fusion_depth == 4
+
+
+# ------------------------------------------------------------------ equal rows once
+
+
+class Counting(nn.Module):
+    """A row-wise encoder of two arguments that counts its rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.maps = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
+        self.rows = 0
+
+    def forward(self, x: Tensor, scale: Tensor | None) -> Tensor:
+        self.rows += len(x)
+        y = self.maps(x)
+        return y if scale is None else y * scale[:, None]
+
+
+@pytest.mark.parametrize("second_learns", [True, False])
+@pytest.mark.parametrize("equal", ["none", "some", "all"])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_equal_rows_computed_once_are_two_separate_passes(
+    equal: str, second_learns: bool, scaled: bool
+) -> None:
+    encode = Counting()
+    first = torch.randn(5, 3, dtype=torch.float64)
+    same = {
+        "none": torch.zeros(5, dtype=torch.bool),
+        "some": torch.tensor([True, False, True, True, False]),
+        "all": torch.ones(5, dtype=torch.bool),
+    }[equal]
+    second = torch.where(same[:, None], first, torch.randn(5, 3).double())
+    scale = torch.linspace(1, 2, 5).double() if scaled else None
+    weight = torch.randn(2, 5, 2, dtype=torch.float64)
+
+    def results(pair: tuple[Tensor, Tensor]) -> list[Tensor]:
+        loss = (pair[0] * weight[0]).sum() + (pair[1].pow(2) * weight[1]).sum()
+        return [*pair, *torch.autograd.grad(loss, list(encode.parameters()))]
+
+    with torch.set_grad_enabled(second_learns):
+        other = encode(second, scale)
+    wanted = results((encode(first, scale), other))
+    encode.rows = 0
+    found = results(
+        encode_both(encode, (first, scale), (second, scale), same, second_learns)
+    )
+    assert encode.rows == 10 - int(same.sum())
+    for got, want in zip(found, wanted, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+    assert found[1].requires_grad == second_learns
+
+
+def rows_encoded(
+    config: LNLNConfig, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> tuple[int, int]:
+    """Texts and audio sequences computed for two equal versions of four utterances."""
+    model, batch = build(config), make_batch()
+    model.train(training)
+    texts: list[int] = []
+    original = TextEncoder._encode
+
+    def spy(self: TextEncoder, tokens: Tensor, lengths: Tensor) -> Tensor:
+        texts.append(len(tokens))
+        return original(self, tokens, lengths)
+
+    monkeypatch.setattr(TextEncoder, "_encode", spy)
+    audio: list[int] = []
+    model.embedding["a"].register_forward_pre_hook(
+        lambda module, args: audio.append(len(args[0]))
+    )
+    model(batch, replace(batch, audio=batch.audio.clone()))
+    return sum(texts), sum(audio)
+
+
+@pytest.mark.parametrize(
+    ("encoder_dropout", "dropout", "training", "rows"),
+    [
+        (0.0, 0.0, True, (4, 4)),
+        (0.1, 0.0, True, (8, 4)),
+        (0.0, 0.1, True, (4, 8)),
+        (0.1, 0.1, True, (8, 8)),
+        (0.1, 0.1, False, (4, 4)),
+    ],
+)
+def test_rows_are_shared_only_without_dropout(
+    encoder_dropout: float,
+    dropout: float,
+    training: bool,
+    rows: tuple[int, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = replace(RELEASED.encoder, dropout=encoder_dropout)
+    config = replace(RELEASED, encoder=encoder, dropout=dropout)
+    assert rows_encoded(config, training, monkeypatch) == rows
+
+
+def test_both_versions_drop_out_separately() -> None:
+    encoder = replace(RELEASED.encoder, dropout=0.3)
+    model = build(replace(RELEASED, encoder=encoder)).train()
+    batch = make_batch()
+    out = model(batch, batch)
+    target = out.reconstructions["l"].target
+    assert (target - out.embedded["l"]).abs().amax(dim=(1, 2)).min() > 1e-4
+
+
+def test_a_partly_corrupted_batch_is_embedded_as_in_two_separate_passes() -> None:
+    model, complete = build(RELEASED).double(), as_double(make_batch())
+    rates = fixed_rates(4, 0.9).clone()
+    rates[[0, 2]] = 0.0
+    corrupted = erase(complete, rates, split_uniforms(complete, 0)).batch
+    out = model(corrupted, complete)
+    one, two = model(corrupted), model(complete)
+    torch.testing.assert_close(out.sentiment, one.sentiment)
+    for m in MODALITIES:
+        torch.testing.assert_close(out.embedded[m], one.embedded[m])
+        torch.testing.assert_close(out.reconstructions[m].target, two.embedded[m])
