@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lnln.config import Preset
-from lnln.data import Batch, Standardizer, batches_by_length, concatenate
+from lnln.data import Batch, Standardizer, batches_by_length
 from lnln.metrics import METRICS
 from lnln.missing import Uniforms, erase
 from lnln.model import LNLN, Output
@@ -76,9 +76,9 @@ class TrainedModel:
     ) -> list[Predictions]:
         """Predict complete utterances under several corruptions at once.
 
-        All corruptions of an utterance are equally long, so they share a batch and
-        almost nothing in it is padding. Corruptions that leave the same batch (any
-        two at rate 0, or at rates 0 and 1) are computed once.
+        All corruptions of an utterance are equally long and differ in what is erased
+        only, so they share a batch, no padding and much of the work. Corruptions that
+        leave the same batch (any two at rate 0, or at rates 0 and 1) are computed once.
 
         Args:
             batch: N complete utterances in raw units.
@@ -92,21 +92,21 @@ class TrainedModel:
         if self.standardizer is not None:
             batch = self.standardizer(batch)
         device = next(self.model.parameters()).device
+        if not corruptions:
+            return []
         distinct = _distinct([rates for rates, _ in corruptions])
         used = [corruptions[i] for i in sorted(set(distinct))]
         sentiment, completeness = torch.empty(2, len(used), len(batch))
         self.model.eval()
         for index in batches_by_length(batch, max(1, size // len(used))):
-            part = batch.select(index.to(batch.device)).trim()
+            part = self.model.trim(batch.select(index.to(batch.device))).to(device)
             erased = [
-                erase(part, rates[index], uniforms.select(index)).batch
+                erase(part, rates[index].to(device), uniforms.select(index).to(device))
                 for rates, uniforms in used
             ]
-            with torch.no_grad():
-                output = self.model(self.model.trim(concatenate(erased).to(device)))
-            shape = (len(used), len(index))
-            sentiment[:, index] = output.sentiment.float().cpu().view(shape)
-            completeness[:, index] = output.completeness.float().cpu().view(shape)
+            answers = self.model.predict_corruptions(part, erased)
+            sentiment[:, index] = answers[0].float().cpu()
+            completeness[:, index] = answers[1].float().cpu()
         row = {i: n for n, i in enumerate(sorted(set(distinct)))}
         return [Predictions(sentiment[row[i]], completeness[row[i]]) for i in distinct]
 

@@ -63,6 +63,25 @@ class ModalityEmbedding(nn.Module):
         embedded: Tensor = self.encoder(x, visible, read=count)
         return embedded
 
+    def corruptions(self, frames: Tensor, kept: Tensor) -> Tensor:
+        """Embed several corruptions of one sequence of frames.
+
+        A frame is there or it is zero, so each position has two versions only, and
+        much of the first layer is computed once for all corruptions.
+
+        Args:
+            frames: (T_m, d_m) of one utterance, without padding that is masked.
+            kept: (C, T_m) bool, False where a frame is erased.
+
+        Returns:
+            (C, T, d), the same as `forward` on the C corrupted sequences.
+        """
+        count = self.tokens.shape[1]
+        both = torch.stack([frames, torch.zeros_like(frames)])
+        versions = prepend(self.tokens, self.project(both))
+        first = torch.cat([kept.new_ones(len(kept), count), kept], dim=1)
+        return self.encoder.mixed(versions, first, read=count)
+
 
 class CompletenessCheck(nn.Module):
     """How complete is the language? w from a token before H^1_l (paper, DMC).

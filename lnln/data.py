@@ -7,7 +7,7 @@ from. `lnln.corpus` and `lnln.mmsa` produce them, nothing else does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -127,11 +127,6 @@ _TENSORS = (
     "vision_lengths",
     "labels",
 )
-
-
-def concatenate(batches: Sequence[Batch]) -> Batch:
-    """Join batches of equal padded lengths along the utterances."""
-    return Batch(*(torch.cat([getattr(b, n) for b in batches]) for n in _TENSORS))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ formed at all. `tests/plain.py` holds the form as written, and both must agree.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
@@ -143,15 +145,37 @@ class TransformerLayer(nn.Module):
                 self.norm_q(x), self.norm_k(memory), self.norm_v(memory), mask
             )
         elif read is None:
-            attended = self._attend_everywhere(x, mask)
+            attended = self._attend(self._queries_keys_values(x), mask)
         else:
             attended = self._attend_from_first(x, mask, read)
             x = x[:, :read]
+        return self._updated(x, attended)
+
+    def mixed(self, versions: Tensor, first: Tensor) -> Tensor:
+        """The layer on sequences whose positions come from one of two versions.
+
+        Every position is normalised and mapped once per version, not once per
+        sequence.
+
+        Args:
+            versions: (2, S, d).
+            first: (C, S) bool, True where a sequence takes the first version.
+
+        Returns:
+            (C, S, d).
+        """
+        choose = first[..., None]
+        x = torch.where(choose, versions[0], versions[1])
+        mapped = self._queries_keys_values(versions)
+        chosen = torch.where(choose, mapped[0], mapped[1])
+        return self._updated(x, self._attend(chosen, None))
+
+    def _updated(self, x: Tensor, attended: Tensor) -> Tensor:
         x = x + self.dropout(attended)
         fed: Tensor = self.dropout(self.ffn(self.norm_ffn(x)))
         return x + fed
 
-    def _attend_everywhere(self, x: Tensor, mask: Tensor | None) -> Tensor:
+    def _queries_keys_values(self, x: Tensor) -> Tensor:
         # One product for q, k and v: LN_q, LN_k, LN_v differ in scale and shift only.
         attention = self.attention
         maps = (
@@ -161,8 +185,11 @@ class TransformerLayer(nn.Module):
         )
         weight = torch.cat([w for w, _ in maps])
         bias = torch.cat([b for _, b in maps])
-        q, k, v = linear(self._normalised(x), weight, bias).chunk(3, dim=-1)
-        q, k, v = attention.split(q), attention.split(k), attention.split(v)
+        return linear(self._normalised(x), weight, bias)
+
+    def _attend(self, mapped: Tensor, mask: Tensor | None) -> Tensor:
+        attention = self.attention
+        q, k, v = (attention.split(part) for part in mapped.chunk(3, dim=-1))
         out = scaled_dot_product_attention(q, k, v, attn_mask=_for_heads(mask))
         mixed: Tensor = attention.to_out(out.transpose(1, 2).flatten(2))
         return mixed
@@ -242,6 +269,27 @@ class TransformerEncoder(nn.Module):
         for layer in self.layers[:-1]:
             x = layer(x, mask=mask)
         last: Tensor = self.layers[-1](x, mask=mask, read=read)
+        return last
+
+    def mixed(self, versions: Tensor, first: Tensor, read: int) -> Tensor:
+        """Encode sequences whose positions come from one of two versions.
+
+        Args:
+            versions: (2, S, d) without positions.
+            first: (C, S) bool, True where a sequence takes the first version.
+            read: how many leading positions of the result are used.
+
+        Returns:
+            (C, read, d).
+        """
+        versions = versions + self.positions[:, : versions.shape[1]]
+        if len(self.layers) == 1:
+            x = torch.where(first[..., None], versions[0], versions[1])
+        else:
+            x = cast(TransformerLayer, self.layers[0]).mixed(versions, first)
+        for layer in self.layers[1:-1]:
+            x = layer(x)
+        last: Tensor = self.layers[-1](x, read=read)
         return last
 
     def hidden_states(self, x: Tensor) -> list[Tensor]:

@@ -20,6 +20,7 @@ from itertools import combinations
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lnln.data import MODALITIES, UNK, Batch
 
@@ -112,7 +113,7 @@ def erase(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
         batch: B complete utterances U^0.
         rates: (B, 3) missing rates in [0, 1] of language, audio, vision, on the
             batch's device.
-        uniforms: one draw per position, at least as long as the (trimmed) batch.
+        uniforms: one draw per position, at least as long as the real sequences.
 
     Returns:
         `Erased`; `batch` itself is unchanged.
@@ -128,6 +129,8 @@ def erase(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
     for column, modality in enumerate(MODALITIES):
         real, can_go = batch.mask(modality), erasable(batch, modality)
         u = getattr(uniforms, modality)[:, : real.shape[1]]
+        # The batch may be padded further than the draws: nothing to erase there.
+        u = pad(u, (0, real.shape[1] - u.shape[1]), value=1.0)
         gone = can_go & (u < rates[:, column, None])
         kept[modality] = real & ~gone
         total = can_go.sum(dim=1)

@@ -7,9 +7,9 @@ Notation as in `lnln.components`; U^0_m is the complete input of modality m.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from lnln.dmml import DominantScales, FusionTransformer, HyperModality, Predicto
 from lnln.encoder import TextEncoder
 from lnln.grouping import encode_both, encode_in_groups
 from lnln.layers import reverse_gradient
+from lnln.missing import Erased
 
 
 @dataclass(frozen=True)
@@ -142,23 +143,14 @@ class LNLN(nn.Module):
         """
         inputs, targets = self._inputs(batch, complete)
         embedded, intact = self._embed(inputs, targets, batch)
-        language, audio, vision = (embedded[m] for m in MODALITIES)
-        completeness = self.completeness_check(language)
-        proxy = self.proxy_generator(audio, vision)
-        # Items 2-5. As written, D judges H^1_p and the reversal stands before D only.
-        # As released, it stands before the mixing, where it turns the gradient of L_sp
-        # too, and D judges the mixture, in which language takes part.
-        released_game = self.config.as_released("adversary")
-        mixed = reverse_gradient(proxy) if released_game else proxy
-        dominant = correct(mixed, language, completeness)
-        if released_game:
-            judged = (dominant, intact["l"])
+        read = self._read(embedded)
+        # Item 4. As written, D judges H^1_p, and the reversal stands before D only; as
+        # released, D judges the mixture, in which language takes part.
+        if self.config.as_released("adversary"):
+            judged = (read["dominant"], intact["l"])
         else:
-            judged = (reverse_gradient(proxy), language.detach())
+            judged = (reverse_gradient(read["proxy"]), embedded["l"].detach())
         proxy_logits, language_logits = map(self.discriminator, judged)
-        dominants = self.dominant_scales(dominant)
-        hyper = self.hyper_modality(dominants, audio, vision)
-        fused = self.fusion(dominants[-1], hyper)
         if complete is None:
             reconstructions = {}
         elif self.config.as_released("reconstruction"):
@@ -166,17 +158,76 @@ class LNLN(nn.Module):
         else:
             reconstructions = self._reconstruct_inputs(inputs, targets, batch)
         return Output(
-            sentiment=self.predictor(fused),
-            completeness=completeness,
+            sentiment=read["sentiment"],
+            completeness=read["completeness"],
             proxy_logits=proxy_logits,
             language_logits=language_logits,
             embedded=embedded,
-            proxy=proxy,
-            dominants=dominants,
-            hyper=hyper,
-            fused=fused,
+            proxy=read["proxy"],
+            dominants=read["dominants"],
+            hyper=read["hyper"],
+            fused=read["fused"],
             reconstructions=reconstructions,
         )
+
+    @torch.no_grad()
+    def predict_corruptions(
+        self, complete: Batch, corruptions: Sequence[Erased]
+    ) -> tuple[Tensor, Tensor]:
+        """Predict the same utterances under several corruptions, for evaluation.
+
+        Args:
+            complete: B utterances U^0.
+            corruptions: C results of `erase` on them.
+
+        Returns:
+            (C, B) sentiment and (C, B) completeness, the same as `forward` gives for
+            each corruption.
+        """
+        texts = [erased.batch for erased in corruptions]
+        lengths = complete.token_lengths.repeat(len(texts))
+        tokens = torch.cat([part.tokens for part in texts])
+        mask = valid_positions(lengths, tokens.shape[1])
+        released = self.config.as_released("padding")
+        embed = self._by_length(self.embedding["l"])
+        text = self._encode_text(tokens, lengths)
+        embedded = {"l": embed(text, None if released else mask)}
+        for m in ("a", "v"):
+            kept = torch.stack([erased.kept[m] for erased in corruptions], dim=1)
+            frames, sizes = complete.sequence(m), complete.lengths(m).tolist()
+            if released:
+                sizes = [frames.shape[1]] * len(frames)
+            embedding = cast(ModalityEmbedding, self.embedding[m])
+            parts = [
+                embedding.corruptions(frames[i, :n], kept[i, :, :n])
+                for i, n in enumerate(sizes)
+            ]
+            embedded[m] = torch.stack(parts, dim=1).flatten(0, 1)
+        read = self._read(embedded)
+        shape = (len(texts), len(complete))
+        return read["sentiment"].view(shape), read["completeness"].view(shape)
+
+    def _read(self, embedded: dict[str, Tensor]) -> dict[str, Any]:
+        """From the embedded modalities to the prediction."""
+        language, audio, vision = (embedded[m] for m in MODALITIES)
+        completeness = self.completeness_check(language)
+        proxy = self.proxy_generator(audio, vision)
+        # Item 2: as released, the gradient of L_sp is reversed here, too.
+        released_game = self.config.as_released("adversary")
+        mixed = reverse_gradient(proxy) if released_game else proxy
+        dominant = correct(mixed, language, completeness)
+        dominants = self.dominant_scales(dominant)
+        hyper = self.hyper_modality(dominants, audio, vision)
+        fused = self.fusion(dominants[-1], hyper)
+        return {
+            "completeness": completeness,
+            "proxy": proxy,
+            "dominant": dominant,
+            "dominants": dominants,
+            "hyper": hyper,
+            "fused": fused,
+            "sentiment": self.predictor(fused),
+        }
 
     def _inputs(
         self, batch: Batch, complete: Batch | None

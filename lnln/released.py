@@ -175,13 +175,15 @@ def load_released(
         The model, in evaluation mode.
 
     Raises:
-        CheckpointError: the file cannot be read, or tensors are missing, unexpected
-            or of the wrong shape; all of them are named.
+        CheckpointError: the file cannot be read, is of another data set, or tensors
+            are missing, unexpected or of the wrong shape; all are named, unless one is
+            missing that a size is read from.
     """
     if dataset not in RELEASED_FUSION_DEPTH:
         known = sorted(RELEASED_FUSION_DEPTH)
         raise ValueError(f"dataset {dataset!r} is unknown; choose from {known}")
     where, state = _read(source)
+    _check_dataset(where, state, dataset)
     architecture = _architecture(where, state, bert_config)
     config = _config(where, state, dataset)
     with keeping_random_state():
@@ -208,6 +210,7 @@ def evaluate_released(
     rates: Sequence[float] = TEST_RATES,
     split: str = "test",
     device: str = "cpu",
+    bert_config: BertConfig | dict[str, Any] | None = None,
 ) -> dict[float, dict[str, float]]:
     """Score a released checkpoint on the inputs that the released program corrupts.
 
@@ -217,6 +220,7 @@ def evaluate_released(
         rates: missing rates.
         split: which split.
         device: where to run.
+        bert_config: as in `load_released`.
 
     Returns:
         {rate: {metric: score}}.
@@ -224,7 +228,7 @@ def evaluate_released(
     Raises:
         CheckpointError: as in `load_released`.
     """
-    model = load_released(source, dataset.name)
+    model = load_released(source, dataset.name, bert_config)
     trained = TrainedModel(model.to(device), PRESETS[dataset.name], None, {})
     batch = dataset.splits[split].batch
     uniforms = released_uniforms(batch)
@@ -259,6 +263,17 @@ def _read(source: Path | str | Mapping[str, Any]) -> tuple[str, dict[str, Tensor
         raise CheckpointError(f"{where}: holds no state dict of named tensors")
     ignored = f"{_RELEASED_BERT}embeddings.position_ids"
     return where, {k: v for k, v in content.items() if k != ignored}
+
+
+def _check_dataset(where: str, state: dict[str, Tensor], dataset: str) -> None:
+    widths = tuple(_size(where, state, f"proj_{m}.0.weight", 1) for m in ("a", "v"))
+    for name in RELEASED_FUSION_DEPTH:
+        model = PRESETS[name].model
+        if widths == (model.audio_width, model.vision_width) and name != dataset:
+            raise CheckpointError(
+                f"{where} is a checkpoint of {name} (audio and vision {widths} wide), "
+                f"not of {dataset}"
+            )
 
 
 def _size(where: str, state: dict[str, Tensor], name: str, axis: int) -> int:

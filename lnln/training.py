@@ -71,7 +71,7 @@ def _released_learning_rate(epoch: int, config: TrainConfig) -> float:
     # then a cosine whose period is the other 90 %.
     warmup = config.warmup * config.epochs
     if epoch - 1 <= warmup:
-        return config.learning_rate * (epoch - 1) / warmup
+        return config.learning_rate * (epoch - 1) / max(warmup, 1)
     since_peak = epoch - (math.floor(warmup) + 2)
     progress = since_peak / (config.epochs - warmup)
     return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2

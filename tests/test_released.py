@@ -320,9 +320,22 @@ def test_a_missing_tensor_that_decides_a_size_is_named(mosi: State, name: str) -
 
 
 def test_weights_of_mosei_are_not_taken_for_those_of_mosi() -> None:
-    with pytest.raises(CheckpointError, match="not a released mosi") as caught:
+    with pytest.raises(CheckpointError, match="is a checkpoint of mosei"):
         load_released(random_state("mosei"), "mosi")
-    assert str(caught.value).count("unexpected: dmml.2.Cross") == 34
+    with pytest.raises(CheckpointError, match="is a checkpoint of sims"):
+        load_released(random_state("sims"), "mosei")
+
+
+def test_a_deeper_fusion_is_unexpected(mosi: State) -> None:
+    stack = "dmml.2.CrossTransformerEncoder.layers"
+    deeper = {
+        name.replace(f"{stack}.0", f"{stack}.2"): tensor
+        for name, tensor in mosi.items()
+        if name.startswith(f"{stack}.0")
+    }
+    with pytest.raises(CheckpointError, match="not a released mosi") as caught:
+        load_released({**mosi, **deeper}, "mosi")
+    assert str(caught.value).count(f"unexpected: {stack}.2") == len(deeper) == 17
 
 
 def test_an_unknown_dataset_is_refused_with_the_known_ones(mosi: State) -> None:
