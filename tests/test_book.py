@@ -19,6 +19,10 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "01_what_goes_missing": {"seed": 1},
     "05_modality_embedding": {"seed": 1, "utterance": 3},
     "06_completeness_check": {"seed": 1, "steps": 250},
+    "14_robustness_curves": {"mask_seeds": [3, 4]},
+    "15_umap": {"seed": 1},
+    "16_confusion_matrices": {"seed": 1},
+    "17_whole_modalities": {"seed": 1},
 }
 
 

@@ -5,9 +5,10 @@
     python book/_tools/chapters.py run --out _build/runs -p seed 1
     python book/_tools/chapters.py check
 
-The chapters are the notebooks of the `book` folder that this file lies in. Canonical
-form means that two runs on one machine give the same bytes: no times, no random ids, no
-metadata beyond kernel, language and tags, and no live widgets, which a page cannot run.
+The chapters are the notebooks of the `book` folder that this file lies in.
+Canonical form means that two runs on one machine give the same bytes: no
+times, no random ids, no metadata beyond kernel, language and tags, and no live
+widgets, which a page cannot run.
 """
 
 from __future__ import annotations
@@ -68,10 +69,12 @@ def run(path: Path, parameters: dict[str, Any] | None = None) -> NotebookNode:
         papermill.PapermillExecutionError: a cell failed.
     """
     parameters = parameters or {}
-    # papermill itself only warns about a misspelt name and runs the old values.
+    # papermill only warns about a misspelt name and runs the old values.
     unknown = set(parameters) - parameter_names(nbformat.read(path, 4))
     if unknown:
-        raise ValueError(f"{path.name} has no parameter {', '.join(sorted(unknown))}")
+        raise ValueError(
+            f"{path.name} has no parameter {', '.join(sorted(unknown))}"
+        )
     executed = papermill.execute_notebook(
         str(path),
         None,
@@ -93,11 +96,15 @@ def canonical(notebook: NotebookNode) -> NotebookNode:
         notebook: any notebook.
 
     Returns:
-        A copy with fixed cell ids and minimal metadata. A widget view goes where the
-        output has a `text/html` copy of it; `problems` reports one that stays.
+        A copy with fixed cell ids and minimal metadata. A widget view goes
+        where the output has a `text/html` copy of it; `problems` reports one
+        that stays.
     """
     result = nbformat.from_dict(notebook)
-    result.metadata = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
+    result.metadata = {
+        "kernelspec": KERNEL,
+        "language_info": {"name": "python"},
+    }
     result.nbformat, result.nbformat_minor = 4, 5
     for number, cell in enumerate(result.cells):
         cell.id = f"c{number:02d}"
@@ -139,7 +146,10 @@ def problems(path: Path) -> Iterator[str]:
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if [c.execution_count for c in code] != list(range(1, len(code) + 1)):
         yield "was not run from top to bottom"
-    if len([c for c in code if "parameters" in c.metadata.get("tags", [])]) != 1:
+    if (
+        len([c for c in code if "parameters" in c.metadata.get("tags", [])])
+        != 1
+    ):
         yield "needs exactly one cell tagged `parameters`"
     for cell in notebook.cells:
         for problem in cell_problems(cell):
@@ -182,7 +192,10 @@ def exercise_problems(notebook: NotebookNode) -> Iterator[str]:
     Yields:
         One sentence a stub that passes its check, or a solution that does not.
     """
-    verdicts: dict[str, list[tuple[str, str]]] = {"exercise": [], "solution": []}
+    verdicts: dict[str, list[tuple[str, str]]] = {
+        "exercise": [],
+        "solution": [],
+    }
     for cell in notebook.cells:
         for tag in verdicts.keys() & set(cell.metadata.get("tags", [])):
             text = "".join(o.get("text", "") for o in cell.outputs)
@@ -195,7 +208,9 @@ def exercise_problems(notebook: NotebookNode) -> Iterator[str]:
     for number, verdict in verdicts["solution"]:
         if verdict != "solved":
             yield f"the solution of exercise {number} fails its check"
-    open_, closed = ([n for n, _ in verdicts[t]] for t in ("exercise", "solution"))
+    open_, closed = (
+        [n for n, _ in verdicts[t]] for t in ("exercise", "solution")
+    )
     if open_ != closed:
         yield f"has exercises {open_} but solutions {closed}"
 
@@ -221,7 +236,11 @@ def check_all() -> int:
     Returns:
         The number of problems.
     """
-    found = [f"{p.name} {problem}" for p in chapter_paths() for problem in problems(p)]
+    found = [
+        f"{p.name} {problem}"
+        for p in chapter_paths()
+        for problem in problems(p)
+    ]
     for line in found:
         print(line, file=sys.stderr)
     return len(found)
@@ -245,13 +264,20 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description="Run or check the chapters.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("check", help="check the stored notebooks without running them")
+    commands.add_parser(
+        "check", help="check the stored notebooks without running them"
+    )
     runner = commands.add_parser("run", help="run chapters")
     runner.add_argument(
-        "names", nargs="*", metavar="NAME", help="chapters to run (default: all)"
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help="chapters to run (default: all)",
     )
     where = runner.add_mutually_exclusive_group(required=True)
-    where.add_argument("--in-place", action="store_true", help="rewrite the chapters")
+    where.add_argument(
+        "--in-place", action="store_true", help="rewrite the chapters"
+    )
     where.add_argument("--out", type=Path, help="write to this folder instead")
     runner.add_argument(
         "-p",
@@ -268,7 +294,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.in_place and args.parameters:
         parser.error("-p needs --out: the book holds the default values")
     values = {name: _literal(value) for name, value in args.parameters}
-    paths = [p for p in chapter_paths() if not args.names or p.stem in args.names]
+    paths = [
+        p for p in chapter_paths() if not args.names or p.stem in args.names
+    ]
     if unknown := set(args.names) - {p.stem for p in paths}:
         parser.error(f"no such chapter: {', '.join(sorted(unknown))}")
     run_all(paths, BOOK if args.in_place else args.out, values)
