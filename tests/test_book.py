@@ -12,6 +12,9 @@ import nbformat
 import pytest
 import yaml
 
+from lnln.corpus import simulate
+from lnln.mmsa import write_mmsa
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Values other than the stored ones, with which every chapter must run as well.
@@ -19,10 +22,13 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "01_what_goes_missing": {"seed": 1},
     "05_modality_embedding": {"seed": 1, "utterance": 3},
     "06_completeness_check": {"seed": 1, "steps": 250},
+    "12_assembled_model": {"seed": 1, "size": 7},
+    "13_training": {"epochs": 4, "utterances": 300, "seed": 1},
     "14_robustness_curves": {"mask_seeds": [3, 4]},
     "15_umap": {"seed": 1},
     "16_confusion_matrices": {"seed": 1},
     "17_whole_modalities": {"seed": 1},
+    "18_case_study": {"rate": 0.6, "seed": 2},
 }
 
 
@@ -125,6 +131,15 @@ def test_chapter_runs_with_other_parameters(path: Path) -> None:
     executed = chapters.run(path, OTHER_PARAMETERS[path.stem])
     tags = [cell.metadata.get("tags", []) for cell in executed.cells]
     assert ["injected-parameters"] in tags
+
+
+def test_training_chapter_takes_a_file_by_its_path(tmp_path: Path) -> None:
+    file = tmp_path / "corpus.pkl"
+    write_mmsa(simulate("mini", 3, 200), file)
+    path = ROOT / "book" / "13_training.ipynb"
+    executed = chapters.run(path, {"path": str(file), "epochs": 4})
+    printed = [o.get("text", "") for c in executed.cells for o in c.get("outputs", [])]
+    assert any("bit for bit: True" in text for text in printed)
 
 
 def test_unknown_parameter_is_refused() -> None:
