@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # Values other than the stored ones, with which every chapter must run as well.
 OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "01_what_goes_missing": {"seed": 1},
+    "03_random_missing": {"seed": 1},
+    "04_scoring": {"seed": 1},
     "05_modality_embedding": {"seed": 1, "utterance": 3},
     "06_completeness_check": {"seed": 1, "steps": 250},
     "12_assembled_model": {"seed": 1, "size": 7},
