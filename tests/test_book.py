@@ -20,12 +20,16 @@ ROOT = Path(__file__).resolve().parents[1]
 # Values other than the stored ones, with which every chapter must run as well.
 OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "01_what_goes_missing": {"seed": 1},
+    "02_the_data": {"seed": 1},
     "03_random_missing": {"seed": 1},
     "04_scoring": {"seed": 1},
     "05_modality_embedding": {"seed": 1, "utterance": 3},
     "06_completeness_check": {"seed": 1, "steps": 300},
     "07_proxy_feature": {"seed": 1, "steps": 200},
     "08_correction_and_scales": {"seed": 1, "utterance": 3},
+    "09_hyper_modality": {"seed": 1, "utterance": 3},
+    "10_fusion_and_prediction": {"seed": 1},
+    "11_reconstructor": {"seed": 1, "rate": 0.3},
     "12_assembled_model": {"seed": 1, "size": 7},
     "13_training": {"epochs": 4, "utterances": 300, "seed": 1},
     "14_robustness_curves": {"mask_seeds": [3, 4]},
