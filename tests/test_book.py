@@ -1,8 +1,6 @@
 """The book builds without a warning, needs no network, and its chapters can be run."""
 
 import importlib.util
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -78,18 +76,6 @@ class Outside(HTMLParser):
         address = dict(attrs).get(self.ADDRESSES.get(tag, ""), None) or ""
         if address.lower().startswith(("http:", "https:", "//")):
             self.found.append(f"<{tag}> {address}")
-
-
-@pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the stored outputs, running nothing; a warning is a failure."""
-    out = tmp_path_factory.mktemp("book")
-    program = str(Path(sys.executable).with_name("jupyter-book"))
-    command = [program, "build", str(ROOT), "--path-output", str(out)]
-    command += ["-W", "-n", "--keep-going"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return out / "_build" / "html"
 
 
 def test_every_page_is_built(pages: Path) -> None:

@@ -1,0 +1,119 @@
+"""Directives that show parts of chapters on other pages.
+
+`{chapter-output} book/01_what_goes_missing key` repeats a figure with its
+`text/html` copy; `{exercise-list}` lists the exercises of all chapters. Both
+are read from the notebooks when the pages are built, so they cannot disagree
+with the chapters.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+EXERCISE = re.compile(
+    r"\*\*Exercise (\d+\.\d+)\*\* \((\d+) minutes?\)\. (.+?[.?])(?=\s|$)",
+    re.DOTALL,
+)
+
+
+def _cells(path: Path) -> list[dict[str, Any]]:
+    cells: list[dict[str, Any]] = json.loads(path.read_text("utf-8"))["cells"]
+    return cells
+
+
+def html_output(path: Path, key: str) -> str:
+    """The `text/html` output of a chapter that holds an element of a given id.
+
+    Args:
+        path: the chapter's notebook.
+        key: the id.
+
+    Returns:
+        The markup.
+
+    Raises:
+        LookupError: no output has that id.
+    """
+    for cell in _cells(path):
+        for output in cell.get("outputs", []):
+            markup = "".join(output.get("data", {}).get("text/html", ""))
+            if f'id="{key}"' in markup:
+                return markup
+    raise LookupError(f"{path.name} has no output with the id {key!r}")
+
+
+def exercises(path: Path) -> Iterator[tuple[str, int, str]]:
+    """The exercises of a chapter: number, minutes, first sentence."""
+    for cell in _cells(path):
+        if cell["cell_type"] == "markdown":
+            for number, minutes, what in EXERCISE.findall(
+                "".join(cell["source"])
+            ):
+                yield number, int(minutes), " ".join(what.split())
+
+
+class ChapterOutput(SphinxDirective):
+    """Repeat an output of a chapter."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        """Return the markup as a raw node."""
+        chapter, key = self.arguments
+        path = Path(self.env.srcdir) / f"{chapter}.ipynb"
+        self.env.note_dependency(str(path))
+        return [nodes.raw("", html_output(path, key), format="html")]
+
+
+class ExerciseList(SphinxDirective):
+    """List the exercises of all chapters, in reading order."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a bullet list with one item a chapter."""
+        listing = nodes.bullet_list()
+        for path in sorted((Path(self.env.srcdir) / "book").glob("*.ipynb")):
+            self.env.note_dependency(str(path))
+            found = list(exercises(path))
+            if not found:
+                continue
+            link = pending_xref(
+                "",
+                nodes.inline("", path.stem),
+                refdomain="std",
+                reftype="doc",
+                refdoc=self.env.docname,
+                reftarget=f"/book/{path.stem}",
+                refexplicit=False,
+                refwarn=True,
+            )
+            inner = nodes.bullet_list()
+            for number, minutes, what in found:
+                text, _ = self.parse_inline(
+                    f"**{number}** ({minutes} minutes): {what}"
+                )
+                inner += nodes.list_item("", nodes.paragraph("", "", *text))
+            listing += nodes.list_item(
+                "", nodes.paragraph("", "", link), inner
+            )
+        return [listing]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the directives.
+
+    Args:
+        app: the running Sphinx application.
+
+    Returns:
+        The extension's metadata.
+    """
+    app.add_directive("chapter-output", ChapterOutput)
+    app.add_directive("exercise-list", ExerciseList)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
