@@ -79,10 +79,9 @@ def add_train(commands: Subparsers) -> None:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--weight-decay", type=float)
+    parser.add_argument("--dropout", type=float, help="of the network")
     parser.add_argument(
-        "--dropout",
-        type=float,
-        help="of the network and of a text encoder from scratch",
+        "--encoder-dropout", type=float, help="of a text encoder from scratch"
     )
     parser.add_argument("--ema", type=float, help="moving average of weights; 0: none")
     parser.add_argument("--patience", type=int, help="epochs without improvement")
@@ -178,6 +177,8 @@ def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConf
         changes["frozen"] = True
     if options.encoder_depth is not None:
         changes["depth"] = options.encoder_depth
+    if options.encoder_dropout is not None:
+        changes["dropout"] = options.encoder_dropout
     if (width := options.encoder_width) is not None:
         # Heads of 16 and a feed-forward part twice as wide, as in preset mini.
         changes |= {"width": width, "heads": width // 16, "ffn_width": 2 * width}

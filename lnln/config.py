@@ -295,9 +295,9 @@ PRESETS = {
             ffn_width=64,
             fusion_depth=2,
             hyper_heads=2,
-            dropout=0.1,
+            dropout=0.2,
             encoder=EncoderConfig(
-                vocab_size=272, width=32, depth=1, heads=2, ffn_width=64, dropout=0.1
+                vocab_size=272, width=32, depth=1, heads=2, ffn_width=64, dropout=0.2
             ),
         ),
         LossWeights(),

@@ -29,11 +29,11 @@ def _cells(path: Path) -> list[dict[str, Any]]:
 
 
 def html_output(path: Path, key: str) -> str:
-    """The `text/html` output of a chapter that holds an element of a given id.
+    """The `text/html` output of a chapter that holds an explorer.
 
     Args:
         path: the chapter's notebook.
-        key: the id.
+        key: of the explorer.
 
     Returns:
         The markup.
@@ -44,9 +44,9 @@ def html_output(path: Path, key: str) -> str:
     for cell in _cells(path):
         for output in cell.get("outputs", []):
             markup = "".join(output.get("data", {}).get("text/html", ""))
-            if f'id="{key}"' in markup:
+            if f'id="explorer-{key}"' in markup:
                 return markup
-    raise LookupError(f"{path.name} has no output with the id {key!r}")
+    raise LookupError(f"{path.name} has no explorer {key!r}")
 
 
 def exercises(path: Path) -> Iterator[tuple[str, int, str]]:

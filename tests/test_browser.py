@@ -1,0 +1,259 @@
+"""The pages in a real browser, without a network."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from playwright.sync_api import Browser, Page, Route, sync_playwright
+
+import lnln
+from lnln.corpus import GRID
+
+ROOT = Path(__file__).resolve().parents[1]
+SHOTS = ROOT / "_build" / "screenshots"
+EXPLORERS = {
+    "one-utterance": "01_what_goes_missing",
+    "attention-over-rate": "09_hyper_modality",
+    "robustness": "14_robustness_curves",
+    "umap-of-corrected-features": "15_umap",
+    "confusion-over-rate": "16_confusion_matrices",
+}
+RATES = (0.0, 0.5, 1.0)
+
+
+def chromium() -> str | None:
+    """The browser: named by CHROMIUM, or found."""
+    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
+    return os.environ.get("CHROMIUM") or next(
+        filter(None, map(shutil.which, names)), None
+    )
+
+
+pytestmark = pytest.mark.skipif(
+    chromium() is None, reason="no Chromium; install it or name it in CHROMIUM"
+)
+
+
+def names_of_pages() -> list[str]:
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
+    listed = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
+    return [toc["root"], *listed]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        found = playwright.chromium.launch(
+            executable_path=chromium(), args=["--no-sandbox"]
+        )
+        yield found
+        found.close()
+
+
+@pytest.fixture(params=[1280, 390], ids=["desk", "phone"])
+def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """A page that notes requests to the outside, which are refused, and errors."""
+    size = {"width": request.param, "height": 900}
+    context = browser.new_context(viewport=size)
+    opened = context.new_page()
+    opened.faults = []  # type: ignore[attr-defined]
+
+    def watch(route: Route) -> None:
+        if route.request.url.startswith("file:"):
+            route.continue_()
+        else:
+            opened.faults.append(f"asks for {route.request.url}")  # type: ignore[attr-defined]
+            route.abort()
+
+    def note(fault: object) -> None:
+        opened.faults.append(str(fault))  # type: ignore[attr-defined]
+
+    context.route(re.compile("^(?!data:)"), watch)
+    opened.on("pageerror", note)
+    opened.on("console", lambda m: note(m.text) if m.type == "error" else None)
+    yield opened
+    context.close()
+
+
+def visit(page: Page, pages: Path, name: str) -> None:
+    page.goto((pages / f"{name}.html").as_uri())
+    page.wait_for_load_state("load")
+    if page.locator(".math").count():
+        page.wait_for_selector("mjx-container", state="attached")
+
+
+@pytest.mark.parametrize("name", names_of_pages())
+def test_page_is_whole(page: Page, pages: Path, name: str) -> None:
+    visit(page, pages, name)
+    page.wait_for_timeout(200)
+    assert page.faults == []  # type: ignore[attr-defined]
+    raw = page.locator(".math:not(:has(mjx-container))").all_inner_texts()
+    assert raw == [], "math that is not rendered"
+    assert page.locator("mjx-merror").count() == 0
+    broken = "i => i.filter(x => !x.naturalWidth).map(x => x.alt || x.src.slice(0, 60))"
+    assert page.locator("img:visible").evaluate_all(broken) == []
+    too_wide = "document.documentElement.scrollWidth - innerWidth"
+    assert page.evaluate(too_wide) <= 0, "wider than the screen"
+
+
+def test_faults_are_noticed(page: Page, tmp_path: Path) -> None:
+    (tmp_path / "bad.html").write_text(
+        '<script src="https://x.example/a.js"></script><script>oops()</script>'
+    )
+    page.goto((tmp_path / "bad.html").as_uri())
+    told = " ".join(page.faults)  # type: ignore[attr-defined]
+    assert "asks for https://x.example/a.js" in told and "oops" in told
+
+
+def frame_of(page: Page, key: str) -> Any:
+    return json.loads(
+        page.locator(f"#explorer-{key} .explorer").get_attribute("data-frame") or ""
+    )
+
+
+def slide(page: Page, key: str, rate: float) -> str:
+    """Move a slider; what the figure then says."""
+    page.locator(f"#explorer-{key} input[type=range]").fill(str(rate))
+    said = page.locator(f"#explorer-{key} [role=status]").inner_text()
+    assert said.startswith(f"r = {rate:.2f}.")
+    return said
+
+
+def show(x: float, digits: int = 3) -> str:
+    """A number as figures show it: frames are rounded first."""
+    return f"{round(float(x), digits) + 0.0:.2f}"
+
+
+@torch.no_grad()
+def answers(key: str, rate: float, seed: int) -> list[str]:
+    """What Python finds for a figure: numbers as the page must show them."""
+    data, model = lnln.simulate("mini"), lnln.load_pretrained("mini")
+    test = data.test.batch
+    if key == "one-utterance":
+        test = test.select(torch.tensor([30])).trim()
+    rates, holes = lnln.fixed_rates(len(test), rate), lnln.split_uniforms(test, seed)
+    left = lnln.erase(test, rates, holes).batch
+    out = model(left)
+    if key == "one-utterance":
+        best = float(lnln.posterior(left)[0] @ GRID)
+        signed = [f"{round(x, 3):+.2f}" for x in (out.sentiment.item(), best)]
+        return [f"w = {show(out.completeness)}", *signed]
+    predicted, labels = out.sentiment.numpy(), test.labels.numpy()
+    if key == "robustness":
+        limit = lnln.bayes_limit(test, rate, (seed,))["mae"]
+        error = np.abs(predicted - labels).mean()
+        return [f"Bayes limit {show(limit)}", f"LNLN {show(error)}"]
+    if key == "confusion-over-rate":
+        entropy = lnln.laziness(predicted)["entropy"]
+        acc7 = lnln.evaluate_predictions(predicted, labels)["acc7"]
+        return [f"LNLN: Acc-7 {acc7:.2f}, entropy of answers {entropy:.2f}"]
+    if key == "attention-over-rate":
+        one = test.select(torch.tensor([30]))
+        left = lnln.erase(one, rates[:1], lnln.split_uniforms(one, seed)).batch
+        out, found = model(left), []
+        layers = model.model.hyper_modality.layers
+        for layer, d in zip(layers, out.dominants, strict=True):
+            maps = layer.attention_maps(d, out.embedded["a"], out.embedded["v"])
+            rows = -(maps[1] * maps[1].log()).sum(dim=-1)
+            found.append(show(rows.mean()))
+        return [", ".join(found)]
+    home = model(test).embedded["l"].mean(dim=1)
+    unit = torch.cdist(home, home).sum() / (len(home) * (len(home) - 1))
+    pair = (out.dominants[0].mean(dim=1), out.embedded["l"].mean(dim=1))
+    away = [((x - home).norm(dim=1).mean() / unit).item() for x in pair]
+    return [f"corrected {away[0]:.2f}, uncorrected {away[1]:.2f}"]
+
+
+@pytest.mark.parametrize("key", EXPLORERS)
+def test_slider_shows_what_python_finds(page: Page, pages: Path, key: str) -> None:
+    visit(page, pages, f"book/{EXPLORERS[key]}")
+    seed = 3 if key == "one-utterance" else 0
+    figure = page.locator(f"#explorer-{key}")
+    for rate in RATES:
+        said = slide(page, key, rate).replace("−", "-")
+        for number in answers(key, rate, seed):
+            assert number in said
+        SHOTS.mkdir(parents=True, exist_ok=True)
+        width = page.viewport_size["width"] if page.viewport_size else 0
+        figure.screenshot(path=SHOTS / f"{key}-{width}-{rate}.png")
+    seeds = figure.locator("select[aria-label='mask seed']")
+    if seeds.count():
+        before = frame_of(page, key)
+        slide(page, key, 0.5)
+        seeds.select_option(index=1)
+        said = figure.locator("[role=status]").inner_text().replace("−", "-")
+        assert frame_of(page, key) != before
+        for number in answers(key, 0.5, seed + 1):
+            assert number in said
+
+
+@pytest.mark.parametrize("key", EXPLORERS)
+def test_figure_works_by_keyboard(page: Page, pages: Path, key: str) -> None:
+    visit(page, pages, f"book/{EXPLORERS[key]}")
+    figure = page.locator(f"#explorer-{key}")
+    slider = figure.locator("input[type=range]")
+    slider.focus()
+    page.keyboard.press("End")
+    assert slider.get_attribute("aria-valuetext") == "1.00"
+    page.keyboard.press("ArrowLeft")
+    assert float(slider.get_attribute("aria-valuetext") or 1) < 1
+    page.keyboard.press("Home")
+    assert "r = 0.00." in figure.locator("[role=status]").inner_text()
+    # Every control can be reached, and is named for a screen reader.
+    controls = figure.locator("input, select, button")
+    for i in range(1, controls.count()):
+        page.keyboard.press("Tab")
+        focused = controls.nth(i).evaluate("e => e === document.activeElement")
+        assert focused, f"control {i}"
+    unnamed = "e => e.filter(x => !(x.ariaLabel || x.innerText)).length"
+    assert controls.evaluate_all(unnamed) == 0
+
+
+def test_methods_can_be_switched_off(page: Page, pages: Path) -> None:
+    visit(page, pages, "book/14_robustness_curves")
+    figure = page.locator("#explorer-robustness")
+    lines = figure.locator("polyline")
+    assert lines.count() == 4
+    button = figure.get_by_role("button", name="linear baseline")
+    button.press("Enter")
+    assert lines.count() == 3 and button.get_attribute("aria-pressed") == "false"
+    assert "linear" not in figure.locator("[role=status]").inner_text()
+
+
+LIGHTNESS = """e => {
+  const sum = (c) => c.match(/[\\d.]+/g).slice(0, 3).reduce((a, b) => a + +b, 0);
+  let ground = e;
+  while (/, 0\\)|transparent/.test(getComputedStyle(ground).backgroundColor))
+    ground = ground.parentElement;
+  return [getComputedStyle(e).color, getComputedStyle(ground).backgroundColor].map(sum);
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("key", EXPLORERS)
+def test_figure_follows_the_theme(
+    page: Page, pages: Path, key: str, theme: str
+) -> None:
+    visit(page, pages, f"book/{EXPLORERS[key]}")
+    page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+    page.wait_for_timeout(400)
+    root = page.locator(f"#explorer-{key} .explorer")
+    ink, ground = root.evaluate(LIGHTNESS)
+    assert (ink > ground + 300) if theme == "dark" else (ground > ink + 300)
+    root.screenshot(path=SHOTS / f"{key}-{theme}.png")
+
+
+def test_front_page_repeats_the_figure_of_chapter_1(page: Page, pages: Path) -> None:
+    said = []
+    for name in ("intro", EXPLORERS["one-utterance"]):
+        visit(page, pages, f"book/{name}")
+        said.append(slide(page, "one-utterance", 0.7))
+    assert said[0] == said[1]
