@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; \
 	  exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book,test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book,export,test]'
 	@touch $@
 
 # Chapters are run on a copy: the checkout, with its committed outputs, stays as it is.
@@ -27,6 +27,8 @@ book: $(STAMP)  ## run every chapter and build the pages
 	rm -rf $(STAGE) _build/html
 	mkdir -p $(STAGE)
 	cp -R book _config.yml _toc.yml $(STAGE)
+	$(BIN)/python book/_tools/browser_files.py _build/browser \
+	  --copy-to $(STAGE)/book/_static/browser
 	$(BIN)/python $(STAGE)/book/_tools/chapters.py run --in-place
 	$(BIN)/jupyter-book build $(STAGE) --path-output . -W -n --keep-going --quiet
 	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"

@@ -1,4 +1,4 @@
-"""The `lnln` command: doctor, data, train, evaluate."""
+"""The `lnln` command: doctor, data, train, evaluate, export."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from lnln import __version__, check
 from lnln import evaluation as ev
-from lnln.checkpoint import CheckpointError
+from lnln.checkpoint import CheckpointError, load_model, load_pretrained
 from lnln.cli_train import add_data_options, add_train, open_data
+from lnln.config import PRESETS
 from lnln.corpus import simulate
 from lnln.data import DataError, Dataset
 from lnln.linear import fit_linear
@@ -26,6 +27,16 @@ from lnln.training import TrainingError
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
+# What a user can mend; anything else is a fault of the program and keeps its traceback.
+USER_ERRORS = (
+    CheckpointError,
+    DataError,
+    TrainingError,
+    ImportError,
+    OSError,
+    ValueError,
+)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; user errors become one line on stderr and status 1."""
@@ -35,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nlnln: interrupted; go on with --resume", file=sys.stderr)
         return 130
-    except (CheckpointError, DataError, TrainingError, ValueError, OSError) as error:
+    except USER_ERRORS as error:
         print(f"lnln: {error}", file=sys.stderr)
         return 1
 
@@ -53,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands)
     add_train(commands)
     _add_evaluate(commands)
+    _add_export(commands)
     return parser
 
 
@@ -123,6 +135,36 @@ def _add_evaluate(commands: Subparsers) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_evaluate)
+
+
+def _add_export(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a trained model as an ONNX file",
+        description="Write a trained model as an ONNX file with free batch size and "
+        "lengths; the file is compared with PyTorch. Takes about 20 seconds for mini.",
+    )
+    parser.add_argument(
+        "model", help="a run folder of lnln train, or 'mini' for the shipped model"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    # Imported late: only this command needs the exporter.
+    from lnln.export import export_onnx
+
+    shipped = options.model in PRESETS and not Path(options.model).exists()
+    trained = (
+        load_pretrained(options.model)
+        if shipped
+        else load_model(Path(options.model) / "model.safetensors")
+    )
+    worst = export_onnx(trained, options.out)
+    size = options.out.stat().st_size / 1e6
+    print(f"{options.out}: {size:.1f} MB, differs from PyTorch by at most {worst:.0e}")
+    return 0
 
 
 def _doctor(options: argparse.Namespace) -> int:

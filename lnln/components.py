@@ -58,7 +58,7 @@ class ModalityEmbedding(nn.Module):
         count = self.tokens.shape[1]
         visible = None
         if mask is not None:
-            visible = torch.cat([mask.new_ones(len(mask), count), mask], dim=1)
+            visible = torch.cat([mask.new_ones(mask.shape[0], count), mask], dim=1)
         x = prepend(self.tokens, self.project(sequence))
         embedded: Tensor = self.encoder(x, visible, read=count)
         return embedded

@@ -168,7 +168,7 @@ class HyperModality(nn.Module):
         Returns:
             (B, T, d) H^3_hyper.
         """
-        hyper = self.start.expand(len(audio), -1, -1)
+        hyper = self.start.expand(audio.shape[0], -1, -1)
         for layer, dominant in zip(self.layers, dominants, strict=True):
             hyper = layer(hyper, dominant, audio, vision)
         return hyper

@@ -18,9 +18,10 @@ import numpy as np
 import torch
 import traitlets
 
-_FOLDER = Path(__file__).with_name("explorers")
+#: The JavaScript of the figures.
+FOLDER = Path(__file__).with_name("explorers")
 #: The drawings: modules of the folder `explorers`.
-KINDS = tuple(sorted(p.stem for p in _FOLDER.glob("*.js") if p.stem != "common"))
+KINDS = tuple(sorted(p.stem for p in FOLDER.glob("[!_]*.js") if p.stem != "common"))
 
 _PAGE = """<div id="explorer-{key}"></div>
 <script type="module">
@@ -112,14 +113,14 @@ class Explorer(anywidget.AnyWidget):
         return _PAGE.format(
             key=self.key,
             module=module_of(self.kind),
-            state=_script(state),
-            frames=_script(self.frames),
+            state=script_text(state),
+            frames=script_text(self.frames),
         )
 
 
 def module_of(kind: str) -> str:
     """The JavaScript module of a drawing: what all share, and its own part."""
-    parts = (_FOLDER / f"{name}.js" for name in ("common", kind))
+    parts = (FOLDER / f"{name}.js" for name in ("common", kind))
     return "".join(part.read_text("utf-8") for part in parts)
 
 
@@ -144,7 +145,8 @@ def plain(value: Any, digits: int) -> Any:
     return value
 
 
-def _script(value: Any) -> str:
+def script_text(value: Any) -> str:
+    """A value as JavaScript that may stand inside a page's script."""
     # "</script>" in a text would end the script.
     text = json.dumps(value, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")

@@ -307,7 +307,7 @@ def learnable(length: int, width: int) -> nn.Parameter:
 
 def prepend(tokens: Tensor, x: Tensor) -> Tensor:
     """Put a learnable block (1, T, d) in front of every sequence (B, S, d)."""
-    return torch.cat([tokens.expand(len(x), -1, -1), x], dim=1)
+    return torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)
 
 
 class _ReverseGradient(torch.autograd.Function):

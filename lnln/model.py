@@ -207,6 +207,19 @@ class LNLN(nn.Module):
         shape = (len(texts), len(complete))
         return read["sentiment"].view(shape), read["completeness"].view(shape)
 
+    def predict_plain(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(B,) sentiment and (B,) completeness, every sequence at its padded length.
+
+        The same as `forward` gives, by a fixed sequence of operations that does not
+        depend on lengths, as `lnln.export` needs it.
+        """
+        text = self.text_encoder(batch.tokens, batch.token_lengths)
+        inputs = {"l": text, "a": batch.audio, "v": batch.vision}
+        read = self._read(
+            {m: self.embedding[m](x, self._mask(batch, m)) for m, x in inputs.items()}
+        )
+        return read["sentiment"], read["completeness"]
+
     def _read(self, embedded: dict[str, Tensor]) -> dict[str, Any]:
         """From the embedded modalities to the prediction."""
         language, audio, vision = (embedded[m] for m in MODALITIES)

@@ -35,6 +35,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "16_confusion_matrices": {"seed": 1},
     "17_whole_modalities": {"seed": 1},
     "18_case_study": {"rate": 0.6, "seed": 2},
+    "19_in_the_browser": {"seed": 1, "count": 20},
 }
 
 

@@ -1,9 +1,7 @@
 """The pages in a real browser, without a network."""
 
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from playwright.sync_api import Browser, Page, Route, sync_playwright
+from playwright.sync_api import Browser, Page, Route
 
 import lnln
 from lnln.corpus import GRID
 
 ROOT = Path(__file__).resolve().parents[1]
-SHOTS = ROOT / "_build" / "screenshots"
 EXPLORERS = {
     "one-utterance": "01_what_goes_missing",
     "attention-over-rate": "09_hyper_modality",
@@ -29,33 +26,10 @@ EXPLORERS = {
 RATES = (0.0, 0.5, 1.0)
 
 
-def chromium() -> str | None:
-    """The browser: named by CHROMIUM, or found."""
-    names = ("chromium", "chromium-browser", "google-chrome", "chrome")
-    return os.environ.get("CHROMIUM") or next(
-        filter(None, map(shutil.which, names)), None
-    )
-
-
-pytestmark = pytest.mark.skipif(
-    chromium() is None, reason="no Chromium; install it or name it in CHROMIUM"
-)
-
-
 def names_of_pages() -> list[str]:
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf-8"))
     listed = [entry["file"] for part in toc["parts"] for entry in part["chapters"]]
     return [toc["root"], *listed]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=chromium(), args=["--no-sandbox"]
-        )
-        yield found
-        found.close()
 
 
 @pytest.fixture(params=[1280, 390], ids=["desk", "phone"])
@@ -102,6 +76,27 @@ def test_page_is_whole(page: Page, pages: Path, name: str) -> None:
     assert page.locator("img:visible").evaluate_all(broken) == []
     too_wide = "document.documentElement.scrollWidth - innerWidth"
     assert page.evaluate(too_wide) <= 0, "wider than the screen"
+
+
+@pytest.mark.parametrize("name", names_of_pages())
+def test_page_is_light(pages: Path, name: str) -> None:
+    """All that a page alone brings: its text, and the pictures that stand in it."""
+    page = pages / f"{name}.html"
+    text = page.read_text("utf-8")
+    images = re.findall(r'<img[^>]* src="([^"]+)"', text)
+    files = {(page.parent / source).resolve() for source in images}
+    weight = sum(path.stat().st_size for path in {page.resolve(), *files})
+    assert weight < 3_000_000
+
+
+def test_search_works_without_a_network(page: Page, pages: Path) -> None:
+    page.goto((pages / "search.html").as_uri() + "?q=completeness")
+    page.wait_for_selector("#search-results li")
+    found = page.locator("#search-results li a").all_inner_texts()
+    assert any("Completeness check" in text for text in found)
+    # Opened as a file, a page may not read others, so results have no excerpts.
+    faults = page.faults  # type: ignore[attr-defined]
+    assert not [fault for fault in faults if "http" in fault.split("'")[0]]
 
 
 def test_faults_are_noticed(page: Page, tmp_path: Path) -> None:
@@ -173,7 +168,9 @@ def answers(key: str, rate: float, seed: int) -> list[str]:
 
 
 @pytest.mark.parametrize("key", EXPLORERS)
-def test_slider_shows_what_python_finds(page: Page, pages: Path, key: str) -> None:
+def test_slider_shows_what_python_finds(
+    page: Page, pages: Path, shots: Path, key: str
+) -> None:
     visit(page, pages, f"book/{EXPLORERS[key]}")
     seed = 3 if key == "one-utterance" else 0
     figure = page.locator(f"#explorer-{key}")
@@ -181,9 +178,8 @@ def test_slider_shows_what_python_finds(page: Page, pages: Path, key: str) -> No
         said = slide(page, key, rate).replace("−", "-")
         for number in answers(key, rate, seed):
             assert number in said
-        SHOTS.mkdir(parents=True, exist_ok=True)
         width = page.viewport_size["width"] if page.viewport_size else 0
-        figure.screenshot(path=SHOTS / f"{key}-{width}-{rate}.png")
+        figure.screenshot(path=shots / f"{key}-{width}-{rate}.png")
     seeds = figure.locator("select[aria-label='mask seed']")
     if seeds.count():
         before = frame_of(page, key)
@@ -240,7 +236,7 @@ LIGHTNESS = """e => {
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("key", EXPLORERS)
 def test_figure_follows_the_theme(
-    page: Page, pages: Path, key: str, theme: str
+    page: Page, pages: Path, shots: Path, key: str, theme: str
 ) -> None:
     visit(page, pages, f"book/{EXPLORERS[key]}")
     page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
@@ -248,7 +244,7 @@ def test_figure_follows_the_theme(
     root = page.locator(f"#explorer-{key} .explorer")
     ink, ground = root.evaluate(LIGHTNESS)
     assert (ink > ground + 300) if theme == "dark" else (ground > ink + 300)
-    root.screenshot(path=SHOTS / f"{key}-{theme}.png")
+    root.screenshot(path=shots / f"{key}-{theme}.png")
 
 
 def test_front_page_repeats_the_figure_of_chapter_1(page: Page, pages: Path) -> None:
