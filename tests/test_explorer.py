@@ -98,9 +98,13 @@ def explorers_of_the_book() -> dict[str, str]:
 
 
 def test_every_drawing_is_used_with_the_present_code() -> None:
-    pages = explorers_of_the_book()
-    assert len(pages) == len(KINDS)
-    for page in pages.values():
-        assert any(module_of(kind) in page for kind in KINDS), "run `make chapters`"
+    used = set()
+    for page in explorers_of_the_book().values():
+        if "standIn({" not in page:
+            continue  # the model in the browser, which has no frames
+        kinds = [kind for kind in KINDS if module_of(kind) in page]
+        assert kinds, "run `make chapters`"
+        used.update(kinds)
         _, frames = stored(page)
         assert len(frames) >= 11
+    assert used == set(KINDS)
