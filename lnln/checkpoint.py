@@ -22,9 +22,10 @@ from torch import Tensor
 
 from lnln.config import Preset
 from lnln.data import Batch, Standardizer, batches_by_length
+from lnln.method import Method
+from lnln.methods import build_model
 from lnln.metrics import METRICS
 from lnln.missing import Uniforms, erase
-from lnln.model import LNLN, Output
 from lnln.paths import data_dir, sha256_of
 
 _FORMAT = 1
@@ -46,20 +47,19 @@ class TrainedModel:
         provenance: what it was trained on and when it was chosen, for reports.
     """
 
-    model: LNLN
+    model: Method
     preset: Preset
     standardizer: Standardizer | None
     provenance: dict[str, Any]
 
     @torch.no_grad()
-    def __call__(self, batch: Batch) -> Output:
+    def __call__(self, batch: Batch) -> Any:
         """Predict from (corrupted) utterances in raw units, on the model's device."""
         batch = batch.to(next(self.model.parameters()).device)
         if self.standardizer is not None:
             batch = self.standardizer(batch)
         self.model.eval()
-        output: Output = self.model(self.model.trim(batch))
-        return output
+        return self.model(self.model.trim(batch))
 
     def predict(
         self, batch: Batch, rates: Tensor, uniforms: Uniforms, size: int = 256
@@ -236,7 +236,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedM
             raise ValueError(f"format {header['format']}, expected {_FORMAT}")
         preset = Preset.from_dict(header["preset"])
         with keeping_random_state():
-            model = LNLN(preset.model, header["encoder"])
+            model = build_model(preset.model, header["encoder"])
         model.load_state_dict(with_prefix(tensors, "model."))
         standardizer = None
         if f"standardizer.{_STATISTICS[0]}" in tensors:

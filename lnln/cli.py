@@ -1,4 +1,4 @@
-"""The `lnln` command: doctor, data, train, evaluate, export."""
+"""The `lnln` command: doctor, data, train, evaluate, compare, export."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from lnln import __version__, check
 from lnln import evaluation as ev
 from lnln.checkpoint import CheckpointError, load_model, load_pretrained
+from lnln.cli_compare import add_compare
 from lnln.cli_train import add_data_options, add_train, open_data
 from lnln.config import PRESETS
 from lnln.corpus import simulate
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands)
     add_train(commands)
     _add_evaluate(commands)
+    add_compare(commands)
     _add_export(commands)
     return parser
 

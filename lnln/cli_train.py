@@ -14,11 +14,13 @@ from lnln.config import (
     SCHEDULES,
     SELECTIONS,
     EncoderConfig,
+    ModelConfig,
     Preset,
     as_released,
 )
 from lnln.corpus import simulate
 from lnln.data import Dataset
+from lnln.methods import TITLES, preset_for
 from lnln.mmsa import read_mmsa
 from lnln.training import train, with_train
 
@@ -46,10 +48,14 @@ def add_train(commands: Subparsers) -> None:
     """Add the command to the others."""
     parser = commands.add_parser(
         "train",
-        help="train LNLN and write a run folder",
-        description="Train LNLN. Options that are not given keep the preset's value.",
+        help="train a method and write a run folder",
+        description="Train LNLN, or one of the methods that it is compared with. "
+        "Options that are not given keep the preset's value.",
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="mini")
+    parser.add_argument(
+        "--method", choices=sorted(TITLES), default="lnln", help="default: lnln"
+    )
     add_data_options(parser)
     parser.add_argument(
         "--out", type=Path, help="folder of the run (default runs/PRESET-SEED)"
@@ -138,12 +144,12 @@ def open_data(
 
 
 def _preset(options: argparse.Namespace) -> Preset:
-    preset = PRESETS[options.preset]
+    preset = preset_for(options.method, options.preset)
     if options.variant == "released":
         preset = as_released(preset)
     elif options.variant is not None:
-        model = replace(preset.model, variant=options.variant)
-        preset = replace(preset, model=model)
+        variant = replace(preset.lnln, variant=options.variant)
+        preset = replace(preset, model=variant)
     names = (
         "epochs",
         "batch_size",
@@ -162,9 +168,9 @@ def _preset(options: argparse.Namespace) -> Preset:
     changes |= {name: True for name in ("bf16", "compile") if getattr(options, name)}
     if options.no_standardize:
         changes["standardize"] = False
-    model = preset.model
+    model: ModelConfig = preset.model
     if options.dropout is not None:
-        model = replace(model, dropout=options.dropout)
+        model = replace(preset.lnln, dropout=options.dropout)
     model = replace(model, encoder=_encoder(options, model.encoder))
     return with_train(replace(preset, model=model), **changes)
 

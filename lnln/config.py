@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from lnln.data import MODALITIES, Dataset
 
@@ -46,14 +46,31 @@ RELEASED_CHOICES = {
 
 
 @dataclass(frozen=True)
-class LNLNConfig:
+class ModelConfig:
+    """What the configurations of all methods share: the sizes of the data.
+
+    Attributes:
+        text_length, audio_length, vision_length: longest sequences T_l, T_a, T_v.
+        audio_width, vision_width: feature sizes d_a, d_v.
+        encoder: the text encoder.
+    """
+
+    method: ClassVar[str]
+    text_length: int = 50
+    audio_length: int = 375
+    vision_length: int = 500
+    audio_width: int = 5
+    vision_width: int = 20
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+
+
+@dataclass(frozen=True)
+class LNLNConfig(ModelConfig):
     """Sizes of the network (paper, Table 1; released code where it is silent).
 
     Attributes:
         variant: "paper"; "released", everything as the released program computes it;
             or "paper" with some of `RELEASED_CHOICES`, as in "paper+padding+start".
-        text_length, audio_length, vision_length: longest sequences T_l, T_a, T_v.
-        audio_width, vision_width: feature sizes d_a, d_v.
         tokens: learnable tokens T in front of each modality.
         width: model width d.
         heads, head_width: attention heads and their width in every block but the
@@ -64,15 +81,10 @@ class LNLNConfig:
         scales: scales of the dominant feature, hence hyper-modality layers.
         hyper_heads: heads of the hyper-modality layers, of width / hyper_heads.
         dropout: in every layer (released code: 0; the text encoder has its own).
-        encoder: the text encoder.
     """
 
+    method: ClassVar[str] = "lnln"
     variant: str = "paper"
-    text_length: int = 50
-    audio_length: int = 375
-    vision_length: int = 500
-    audio_width: int = 5
-    vision_width: int = 20
     tokens: int = 8
     width: int = 128
     heads: int = 8
@@ -86,7 +98,6 @@ class LNLNConfig:
     scales: int = 3
     hyper_heads: int = 8
     dropout: float = 0.0
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
 
     def __post_init__(self) -> None:
         base, *choices = self.variant.split("+")
@@ -194,14 +205,42 @@ class TrainConfig:
                 )
 
 
+def config_type(method: str) -> type[ModelConfig]:
+    """The configuration of a method by its name.
+
+    Raises:
+        ValueError: for an unknown method.
+    """
+    if method == LNLNConfig.method:
+        return LNLNConfig
+    # Imported late: the methods' modules import this one.
+    from lnln.baselines import BASELINES
+
+    if method not in BASELINES:
+        known = sorted({LNLNConfig.method, *BASELINES})
+        raise ValueError(f"method {method!r} is unknown; choose from {known}")
+    return BASELINES[method].config
+
+
 @dataclass(frozen=True)
 class Preset:
     """A named, complete setting: network, loss weights, training."""
 
     name: str
-    model: LNLNConfig
+    model: ModelConfig
     loss: LossWeights
     train: TrainConfig
+
+    @property
+    def lnln(self) -> LNLNConfig:
+        """The configuration of the network, if the method is LNLN.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        if not isinstance(self.model, LNLNConfig):
+            raise ValueError(f"this is for LNLN, not for {self.model.method}")
+        return self.model
 
     def fit_to(self, dataset: Dataset) -> Preset:
         """The same preset with the data's own lengths, feature sizes and vocabulary."""
@@ -222,7 +261,7 @@ class Preset:
 
     def to_dict(self) -> dict[str, Any]:
         """The preset as plain JSON values."""
-        return asdict(self)
+        return {**asdict(self), "method": self.model.method}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preset:
@@ -233,14 +272,13 @@ class Preset:
         """
         model = dict(values["model"])
         encoder = _build(EncoderConfig, model.pop("encoder"))
-        train = dict(values["train"])
-        for name in ("validation_rates", "modalities"):
-            train[name] = tuple(train[name])
         return cls(
             name=values["name"],
-            model=_build(LNLNConfig, {**model, "encoder": encoder}),
+            model=_build(
+                config_type(values.get("method", "lnln")), {**model, "encoder": encoder}
+            ),
             loss=_build(LossWeights, values["loss"]),
-            train=_build(TrainConfig, train),
+            train=_build(TrainConfig, values["train"]),
         )
 
 
@@ -254,8 +292,9 @@ def as_released(preset: Preset) -> Preset:
     Args:
         preset: "mosi", "mosei", "sims", or any other, which keeps its fusion depth.
     """
-    depth = RELEASED_FUSION_DEPTH.get(preset.name, preset.model.fusion_depth)
-    model = replace(preset.model, variant="released", fusion_depth=depth, dropout=0.0)
+    config = preset.lnln
+    depth = RELEASED_FUSION_DEPTH.get(preset.name, config.fusion_depth)
+    model = replace(config, variant="released", fusion_depth=depth, dropout=0.0)
     train = replace(
         preset.train,
         schedule="released",
@@ -274,7 +313,9 @@ def _build(kind: Any, values: dict[str, Any]) -> Any:
     if set(values) != expected:
         wrong = sorted(set(values) ^ expected)
         raise ValueError(f"{kind.__name__}: missing or unknown settings {wrong}")
-    return kind(**values)
+    # JSON has no tuples.
+    tuples = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
+    return kind(**{**values, **tuples})
 
 
 def _bert(name: str) -> EncoderConfig:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ from lnln.checkpoint import (
     load_model,
     selected_checkpoints,
 )
+from lnln.config import Preset
 from lnln.data import MODALITIES, Batch, Dataset
 from lnln.linear import LinearBaseline
+from lnln.methods import TITLES
 from lnln.metrics import METRICS, evaluate_predictions, laziness, majority_floor
 from lnln.missing import (
     MODALITY_SUBSETS,
@@ -138,7 +141,7 @@ def evaluate(
             kept = [m for m, file in files.items() if file == name]
             base = {
                 "dataset": dataset.name,
-                "method": _method_name(trained.preset.train.modalities),
+                "method": _method_name(trained.preset),
                 "seed": record["seed"],
                 "selection": record["selection"],
                 "split": split,
@@ -166,9 +169,11 @@ def _check_kept(path: Path, files: dict[str, str], selection: str) -> None:
         )
 
 
-def _method_name(modalities: Sequence[str]) -> str:
+def _method_name(preset: Preset) -> str:
+    modalities = preset.train.modalities
     missing = [m for m in MODALITIES if m not in modalities]
-    return "LNLN" + (f" ({'+'.join(modalities)} only)" if missing else "")
+    only = f" ({'+'.join(modalities)} only)" if missing else ""
+    return TITLES[preset.model.method] + only
 
 
 def _check_fit(batch: Batch, config: Any, source: str) -> None:
@@ -197,7 +202,9 @@ def _scores(
     chosen = {m: scores[m] for m in kept}
     if "mae" in kept:
         lazy = laziness(predicted.sentiment, scheme)
-        chosen["completeness"] = float(predicted.completeness.mean())
+        estimate = float(predicted.completeness.mean())
+        # Only LNLN estimates it.
+        chosen |= {} if math.isnan(estimate) else {"completeness": estimate}
         chosen |= {f"laziness_{k}": v for k, v in lazy.items()}
     return chosen
 

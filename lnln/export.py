@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lnln.checkpoint import TrainedModel
 from lnln.config import LNLNConfig
 from lnln.data import CLS, SEP, Batch
+from lnln.model import LNLN
 
 #: Largest difference to PyTorch with which a file is accepted.
 TOLERANCE = 1e-4
@@ -46,6 +47,8 @@ class _Reader(nn.Module):
 
     def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
+        if not isinstance(trained.model, LNLN):
+            raise ValueError("only LNLN can be exported")
         self.net = trained.model
         self.standardizer = trained.standardizer
 
@@ -78,7 +81,8 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
     except ImportError as error:
         raise ImportError(f"{error}; run pip install 'lnln[export]'") from error
     path = Path(path)
-    config, reader = trained.model.config, _Reader(trained).eval()
+    reader = _Reader(trained).eval()
+    config = trained.preset.lnln
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = torch.export.Dim("batch", min=1, max=1 << 16)
     sizes = {

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, mse_loss
 
 from lnln.config import LossWeights
-from lnln.model import Output, Reconstruction
+
+if TYPE_CHECKING:
+    from lnln.model import Output, Reconstruction
 
 
 @dataclass(frozen=True)

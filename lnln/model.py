@@ -29,6 +29,8 @@ from lnln.dmml import DominantScales, FusionTransformer, HyperModality, Predicto
 from lnln.encoder import TextEncoder
 from lnln.grouping import encode_both, encode_in_groups
 from lnln.layers import reverse_gradient
+from lnln.losses import lnln_losses
+from lnln.method import Item, Method
 from lnln.missing import Erased
 
 
@@ -79,13 +81,15 @@ class Output:
     reconstructions: dict[str, Reconstruction]
 
 
-class LNLN(nn.Module):
+class LNLN(Method):
     """The Language-dominated Noise-resistant Learning Network (paper, Fig. 1).
 
     Args:
         config: sizes of the network.
         encoder_architecture: see `TextEncoder`; for loading checkpoints.
     """
+
+    config: LNLNConfig
 
     def __init__(
         self, config: LNLNConfig, encoder_architecture: dict[str, Any] | None = None
@@ -169,6 +173,17 @@ class LNLN(nn.Module):
             fused=read["fused"],
             reconstructions=reconstructions,
         )
+
+    def losses(self, item: Item) -> dict[str, Tensor]:
+        """The four terms and their weighted sum; see `lnln.losses`."""
+        output = item.forward(
+            item.erased.batch, item.complete if item.weights.gamma > 0 else None
+        )
+        found = lnln_losses(
+            output, item.labels, item.erased.nominal[:, 0], item.weights
+        )
+        parts = ("sentiment", "completeness", "adversarial", "reconstruction")
+        return {name: getattr(found, name) for name in (*parts, "total")}
 
     @torch.no_grad()
     def predict_corruptions(

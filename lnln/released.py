@@ -320,7 +320,7 @@ def _config(where: str, state: dict[str, Tensor], dataset: str) -> LNLNConfig:
         for m in MODALITIES
     }
     return replace(
-        as_released(PRESETS[dataset]).model,
+        as_released(PRESETS[dataset]).lnln,
         text_length=lengths["l"],
         audio_length=lengths["a"],
         vision_length=lengths["v"],

@@ -24,7 +24,9 @@ from lnln.checkpoint import (
 )
 from lnln.config import SELECTIONS, Preset
 from lnln.data import Dataset, Standardizer
-from lnln.model import LNLN, Output
+from lnln.method import Method, Recipe
+from lnln.methods import build_model
+from lnln.model import LNLN
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -42,7 +44,8 @@ class Run:
         preset, dataset, folder, device: as given to `lnln.train`.
         model: the network; `forward` is the same, compiled if so configured.
         average: moving average of its weights, or None.
-        optimizer: AdamW over the trainable parameters.
+        recipe: how gradients become steps.
+        optimizer: Adam or AdamW over the trainable parameters.
         standardizer: column scaling, or None.
         history: one entry per finished epoch.
         best: per score, its best value and epoch.
@@ -54,9 +57,10 @@ class Run:
     dataset: Dataset
     folder: Path
     device: torch.device
-    model: LNLN
-    forward: Callable[..., Output]
+    model: Method
+    forward: Callable[..., Any]
     average: AveragedModel | None
+    recipe: Recipe
     optimizer: torch.optim.Optimizer
     standardizer: Standardizer | None
     history: list[dict[str, float]]
@@ -73,7 +77,7 @@ class Run:
         """The model as it is evaluated now, with what is known of its origin."""
         model = self.model
         if self.average is not None:
-            model = cast(LNLN, self.average.module)
+            model = cast(Method, self.average.module)
         return TrainedModel(
             model,
             self.preset,
@@ -107,16 +111,14 @@ def start_run(
         if preset.train.bf16:
             torch.set_float32_matmul_precision("high")
     torch.manual_seed(preset.train.seed)
-    model = LNLN(preset.model).to(where)
+    model = build_model(preset.model).to(where)
     for split in dataset.splits.values():
         model.text_encoder.check(split.batch.tokens, dataset.source)
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable,
-        lr=preset.train.learning_rate,
-        weight_decay=preset.train.weight_decay,
-        fused=where.type == "cuda",
-    )
+    recipe = model.recipe(preset.train)
+    kind = torch.optim.Adam if recipe.coupled else torch.optim.AdamW
+    groups = [dict(group) for group in recipe.groups]
+    optimizer = kind(groups, eps=recipe.epsilon, fused=where.type == "cuda")
+    model.begin(dataset.train.batch.labels.to(where))
     standardizer = None
     if preset.train.standardize:
         standardizer = Standardizer.fit(dataset.train.batch)
@@ -130,12 +132,15 @@ def start_run(
         model,
         forward,
         _moving_average(model, preset.train.ema) if preset.train.ema else None,
+        recipe,
         optimizer,
         standardizer,
         [],
         {},
     )
-    if preset.model.encoder.frozen and not preset.model.as_released("padding"):
+    # Padded texts, to which some methods attend, are not the ones to remember.
+    padded = not isinstance(model, LNLN) or model.config.as_released("padding")
+    if preset.model.encoder.frozen and not padded:
         complete = dataset.train.batch
         model.text_encoder.remember(
             complete.tokens.to(where), complete.token_lengths.to(where)
@@ -151,7 +156,7 @@ def start_run(
     return run
 
 
-def _moving_average(model: LNLN, ema: float) -> AveragedModel:
+def _moving_average(model: Method, ema: float) -> AveragedModel:
     def update(average: Tensor, current: Tensor, count: int | Tensor) -> Tensor:
         # A short memory at first: early weights should not linger.
         decay = min(ema, (1 + int(count)) / (10 + int(count)))
@@ -181,6 +186,7 @@ def record_of(run: Run) -> dict[str, Any]:
     """The run as plain JSON values, for `record.json`."""
     return {
         **provenance_of(run.preset, run.dataset),
+        "method": run.preset.model.method,
         "preset": run.preset.to_dict(),
         "device": _device_name(run.device),
         "parameters": sum(p.numel() for p in run.model.parameters()),
@@ -200,6 +206,7 @@ def save_state(run: Run) -> None:
     tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     if run.average is not None:
         tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
+    tensors |= {f"memory.{k}": v for k, v in run.model.memory().items()}
     names: dict[Tensor, str] = {p: n for n, p in run.model.named_parameters()}
     tensors |= flatten_optimizer(run.optimizer, names)
     header = {
@@ -225,6 +232,7 @@ def _load_state(run: Run, path: Path) -> None:
     run.model.load_state_dict(with_prefix(tensors, "model."))
     if run.average is not None:
         run.average.load_state_dict(with_prefix(tensors, "average."))
+    run.model.restore(with_prefix(tensors, "memory."))
     restore_optimizer(run.optimizer, dict(run.model.named_parameters()), tensors)
     run.history, run.best = header["history"], header["best"]
     run.seconds, run.finished = header["seconds"], header["finished"]

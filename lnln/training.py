@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from lnln.checkpoint import checkpoint_name, save_model, write_json
 from lnln.config import Preset, TrainConfig
 from lnln.data import MODALITIES, Batch, Dataset
-from lnln.losses import Losses, lnln_losses
+from lnln.method import Item
 from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.missing import (
     RELEASED_SEED,
@@ -38,7 +38,6 @@ from lnln.run import Run, record_of, save_state, start_run
 
 #: Mask seed of the validation score and of the paper's selection pass.
 SELECTION_MASK_SEED = 0
-_PARTS = ("sentiment", "completeness", "adversarial", "reconstruction")
 
 
 class TrainingError(RuntimeError):
@@ -86,7 +85,7 @@ def train(
     device: str = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Train LNLN and write the run to a folder.
+    """Train a method and write the run to a folder.
 
     The folder gets `record.json` (settings, data, versions, history),
     `model.safetensors` (the selected epoch; with selections on the test split one
@@ -149,7 +148,6 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
     seed = _epoch_seed(config.seed, epoch)
     torch.manual_seed(seed)
     on_cpu = torch.Generator().manual_seed(seed)
-    on_device = torch.Generator(run.device).manual_seed(seed)
     fixed = config.masks == "released"
     rates = training_rates(
         len(data), torch.Generator().manual_seed(RELEASED_SEED) if fixed else on_cpu
@@ -160,52 +158,79 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
             rates[:, column] = 1.0
     run.model.train()
     steps = math.ceil(len(data) / config.batch_size)
-    totals = torch.zeros(len(_PARTS) + 1, device=run.device)
+    recipe = run.recipe
+    shares = [group["lr"] / config.learning_rate for group in recipe.groups]
+    totals: dict[str, Tensor | float] = {}
     groups = torch.randperm(len(data), generator=on_cpu).split(config.batch_size)
-    for step, index in enumerate(groups):
-        complete = run.model.trim(data.select(index.to(run.device)))
-        if kept_uniforms is not None:
-            uniforms = kept_uniforms.select(index).to(run.device)
-        else:
-            uniforms = draw_uniforms(complete, on_device)
-        erased = erase(complete, rates[index].to(run.device), uniforms)
-        with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
-            output = run.forward(
-                erased.batch, complete if run.preset.loss.gamma > 0 else None
+    for stage in range(1, recipe.stages + 1):
+        # All stages of an epoch see the same corruptions.
+        on_device = torch.Generator(run.device).manual_seed(seed)
+        last = stage == recipe.stages
+        for step, index in enumerate(groups):
+            if not last and step >= recipe.first_share * steps:
+                break
+            complete = run.model.trim(data.select(index.to(run.device)))
+            if kept_uniforms is not None:
+                uniforms = kept_uniforms.select(index).to(run.device)
+            else:
+                uniforms = draw_uniforms(complete, on_device)
+            item = Item(
+                complete,
+                erase(complete, rates[index].to(run.device), uniforms),
+                index.to(run.device),
+                epoch + 1,
+                step,
+                stage,
+                run.forward,
+                run.preset.loss,
             )
-            losses = lnln_losses(
-                output, complete.labels, erased.nominal[:, 0], run.preset.loss
-            )
-        for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(
-                epoch * steps + step, config.epochs * steps, config
-            )
+            rate = learning_rate(epoch * steps + step, config.epochs * steps, config)
+            for group, share in zip(run.optimizer.param_groups, shares, strict=True):
+                group["lr"] = share * (
+                    config.learning_rate if recipe.constant else rate
+                )
+            losses = _step(run, item)
+            if not last:
+                continue
+            if run.average is not None:
+                run.average.update_parameters(run.model)
+            for name, value in losses.items():
+                totals[name] = totals.get(name, 0.0) + value.detach() * len(index)
+            bar.update()
+            if step % 10 == 0:
+                bar.set_postfix(
+                    epoch=epoch + 1, loss=f"{losses['total'].item():.3f}", refresh=False
+                )
+    return {f"train_{n}": float(v) / len(data) for n, v in totals.items()}
+
+
+def _step(run: Run, item: Item) -> dict[str, Tensor]:
+    """Losses, gradients and, after enough batches, a step."""
+    recipe, config = run.recipe, run.preset.train
+    with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
+        losses = run.model.losses(item)
+    if item.step % recipe.accumulate == 0:
         run.optimizer.zero_grad(set_to_none=True)
-        losses.total.backward()
-        norm = torch.nn.utils.clip_grad_norm_(
-            run.model.parameters(), config.clip or math.inf
+    losses["total"].backward()
+    run.model.after_backward(item)
+    norm = torch.nn.utils.clip_grad_norm_(
+        run.model.parameters(), recipe.clip_norm or math.inf
+    )
+    if not bool(norm.isfinite()):
+        raise TrainingError(
+            f"the gradient is not finite in epoch {item.epoch}, step {item.step + 1}; "
+            "check the data (lnln data check), lower the learning rate or "
+            f"standardise the columns. {run.folder} keeps the last whole epoch"
         )
-        if not bool(norm.isfinite()):
-            raise TrainingError(
-                f"the gradient is not finite in epoch {epoch + 1}, step {step + 1}; "
-                "check the data (lnln data check), lower the learning rate or "
-                f"standardise the columns. {run.folder} keeps the last whole epoch"
-            )
+    if recipe.clip_value:
+        torch.nn.utils.clip_grad_value_(run.model.parameters(), recipe.clip_value)
+    if recipe.stages > 1:
+        for name, parameter in run.model.named_parameters():
+            if run.model.stage_of(name) != item.stage:
+                parameter.grad = None
+    if (item.step + 1) % recipe.accumulate == 0:
         run.optimizer.step()
-        if run.average is not None:
-            run.average.update_parameters(run.model)
-        totals += _parts(losses) * len(index)
-        bar.update()
-        if step % 10 == 0:
-            bar.set_postfix(
-                epoch=epoch + 1, loss=f"{losses.total.item():.3f}", refresh=False
-            )
-    mean = (totals / len(data)).tolist()
-    return {f"train_{n}": v for n, v in zip((*_PARTS, "total"), mean, strict=True)}
-
-
-def _parts(losses: Losses) -> Tensor:
-    return torch.stack([getattr(losses, n) for n in (*_PARTS, "total")]).detach()
+    return losses
 
 
 def _select(run: Run, epoch: int) -> dict[str, float]:

@@ -1,0 +1,157 @@
+"""The grid of methods and seeds: nothing twice, tables from records, honest spreads."""
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lnln
+from lnln import compare
+from lnln.checkpoint import CheckpointError, write_tensors
+from lnln.cli import main
+from lnln.compare import difference_to, run_grid, summary, text_table, write_tables
+from lnln.methods import TITLES, preset_for
+from lnln.training import with_train
+
+METHODS = ("almt", "lnln")
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    folder = tmp_path_factory.mktemp("grid")
+    paths = run_grid(
+        {m: with_train(preset_for(m, "mini"), epochs=1) for m in METHODS},
+        lnln.simulate("mini", 1, 60),
+        folder,
+        [1, 2],
+        mask_seeds=(0, 1),
+        progress=False,
+    )
+    return folder, paths
+
+
+def test_every_cell_is_there_with_its_seed(grid: tuple[Path, list[Path]]) -> None:
+    folder, paths = grid
+    assert sorted(p.name for p in paths) == ["almt-1", "almt-2", "lnln-1", "lnln-2"]
+    text = write_tables(paths, folder, "mosi")
+    assert "LNLN" in text and "ALMT" in text and "Bayes limit" in text
+    for name in ("scores.csv", "overall.csv", "overall.md", "overall.tex"):
+        assert (folder / name).stat().st_size > 100
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    with open(folder / "scores.csv") as file:
+        rows = list(csv.DictReader(file))
+    limits = [r for r in rows if r["method"] == "Bayes limit" and r["metric"] == "mae"]
+    assert len(limits) == 10, "once for all cells"
+    assert {r["seed"] for r in rows if r["method"] == "ALMT"} == {"1", "2"}
+
+
+def test_what_is_finished_is_not_done_again(
+    grid: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, paths = grid
+
+    def never(*_: Any, **__: Any) -> None:
+        raise AssertionError("evaluated again")
+
+    monkeypatch.setattr(compare.ev, "evaluate", never)
+    before = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
+    run_grid(
+        {m: with_train(preset_for(m, "mini"), epochs=1) for m in METHODS},
+        lnln.simulate("mini", 1, 60),
+        folder,
+        [1, 2],
+        mask_seeds=(0, 1),
+        progress=False,
+    )
+    after = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
+    assert before == after
+
+
+def test_cell_with_other_settings_is_refused(grid: tuple[Path, list[Path]]) -> None:
+    folder, _ = grid
+    other = with_train(preset_for("almt", "mini"), epochs=3)
+    with pytest.raises(CheckpointError, match="other settings"):
+        run_grid(
+            {"almt": other}, lnln.simulate("mini", 1, 60), folder, [1], progress=False
+        )
+
+
+def row(method: str, seed: int, mask: int, value: float, rate: float = 0.0) -> Any:
+    return {
+        "method": method,
+        "seed": seed,
+        "mask_seed": mask,
+        "rate": rate,
+        "available": "lav",
+        "metric": "mae",
+        "value": value,
+    }
+
+
+def test_spreads_of_seeds_and_masks_are_kept_apart() -> None:
+    rows = [
+        row("A", 1, 0, 1.0),
+        row("A", 1, 1, 1.2),
+        row("A", 2, 0, 2.0),
+        row("A", 2, 1, 2.2),
+    ]
+    rows += [{**r, "rate": 0.5, "value": r["value"] + 1} for r in rows]
+    rows.append(row("A", 1, 0, 99.0, rate=1.0))  # not one of the ten rates
+    (found,) = summary(rows, "mosi")
+    assert found["mean"] == pytest.approx(2.1)
+    assert found["std_training"] == pytest.approx(1 / math.sqrt(2))
+    assert found["std_masks"] == pytest.approx(0.2 / math.sqrt(2))
+    (alone,) = summary(rows[:1], "mosi")
+    assert math.isnan(alone["std_training"]) and math.isnan(alone["std_masks"])
+    for form, sign in (("markdown", "±"), ("latex", r"$\pm$")):
+        text = text_table([found], {"A": (0.1, 0.0, 0.2)}, "mosi", form)
+        assert f"2.100 {sign} 0.707" in text and "+0.100" in text
+
+
+def cell(path: Path, error: torch.Tensor) -> Path:
+    path.mkdir()
+    labels = torch.zeros(error.shape[-1])
+    tensors = {"sentiment": error, "labels": labels}
+    write_tensors(path / "predictions.safetensors", tensors, {})
+    return path
+
+
+def test_difference_is_paired_over_utterances(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    hard = 3 * torch.rand(1, 200)  # what both find hard
+    ours = cell(tmp_path / "ours", hard)
+    theirs = cell(tmp_path / "theirs", hard + 0.05)
+    gap, low, high = difference_to([ours], [theirs])
+    assert gap == pytest.approx(0.05, abs=1e-5)
+    assert low == pytest.approx(0.05, abs=1e-4) == high
+    noisy = cell(tmp_path / "noisy", hard[:, torch.randperm(200)] + 0.05)
+    gap, low, high = difference_to([ours], [noisy])
+    assert low < 0 < high
+
+
+def test_missing_cell_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not finished"):
+        compare.rows_of([tmp_path / "almt-1"])
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["compare", "--methods", "self_mm", "lnln", "--seeds", "1", "--epochs"]
+    command += ["1", "--train-size", "50", "--mask-seeds", "0", "--quiet"]
+    assert main([*command, "--out", str(tmp_path)]) == 0
+    assert "Self-MM" in capsys.readouterr().out
+    assert main(["compare", "--preset", "mosi", "--out", str(tmp_path)]) == 1
+    assert "needs --data" in capsys.readouterr().err
+
+
+def test_every_method_has_settings_for_every_data_set() -> None:
+    for method in TITLES:
+        for name in ("mini", "mosi", "mosei", "sims"):
+            preset = preset_for(method, name)
+            assert preset.model.method == method
+            again = lnln.Preset.from_dict(preset.to_dict())
+            assert again == preset
+    with pytest.raises(ValueError, match="unknown"):
+        preset_for("mult", "mini")
