@@ -159,7 +159,8 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
     run.model.train()
     steps = math.ceil(len(data) / config.batch_size)
     recipe = run.recipe
-    shares = [group["lr"] / config.learning_rate for group in recipe.groups]
+    peak = config.learning_rate or 1.0  # at rate 0 all shares are 0, too
+    shares = [group["lr"] / peak for group in recipe.groups]
     totals: dict[str, Tensor | float] = {}
     groups = torch.randperm(len(data), generator=on_cpu).split(config.batch_size)
     for stage in range(1, recipe.stages + 1):

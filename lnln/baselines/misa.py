@@ -231,7 +231,8 @@ MISA_PRESETS = settings(
         ),
         "mini": (
             {"width": 32, "ffn_width": 64},
-            {"learning_rate": 1e-3, "epochs": 30, "patience": 30},
+            {"learning_rate": 1e-3, "weight_decay": 0.01, "ema": 0.99}
+            | {"epochs": 30, "patience": 30},
         ),
     },
 )
