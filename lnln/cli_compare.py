@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnln.cli_train import add_data_options, open_data
+from lnln.cli_train import add_data_options, dataset_for
 from lnln.compare import adapted, run_grid, write_tables
 from lnln.config import PRESETS, EncoderConfig
 from lnln.methods import TITLES, preset_for
@@ -48,13 +48,7 @@ def add_compare(commands: Subparsers) -> None:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    if options.data is None and options.preset != "mini":
-        raise ValueError(
-            f"preset {options.preset} needs --data FILE (see data/README.md), "
-            "or --data simulated"
-        )
-    data = options.data or "simulated"
-    dataset = open_data(data, options.preset, options.train_size, options.data_seed)
+    dataset = dataset_for(options)
     methods = list(TITLES) if "all" in options.methods else options.methods
     changes: dict[str, object] = {}
     if options.encoder is not None:

@@ -143,6 +143,21 @@ def open_data(
     return read_mmsa(spec)
 
 
+def dataset_for(options: argparse.Namespace) -> Dataset:
+    """The data that the options name, or the simulated ones for the preset mini.
+
+    Raises:
+        ValueError: another preset needs a file.
+    """
+    if options.data is None and options.preset != "mini":
+        raise ValueError(
+            f"preset {options.preset} needs --data FILE (see data/README.md), "
+            "or --data simulated"
+        )
+    data = options.data or "simulated"
+    return open_data(data, options.preset, options.train_size, options.data_seed)
+
+
 def _preset(options: argparse.Namespace) -> Preset:
     preset = preset_for(options.method, options.preset)
     if options.variant == "released":
@@ -193,13 +208,7 @@ def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConf
 
 def _train(options: argparse.Namespace) -> int:
     preset = _preset(options)
-    if options.data is None and options.preset != "mini":
-        raise ValueError(
-            f"preset {options.preset} needs --data FILE (see data/README.md), "
-            "or --data simulated"
-        )
-    data = options.data or "simulated"
-    dataset = open_data(data, options.preset, options.train_size, options.data_seed)
+    dataset = dataset_for(options)
     if dataset.name == "simulated" and options.encoder is None:
         # The corpus has its own vocabulary, which no pretrained encoder knows.
         small = _encoder(options, PRESETS["mini"].model.encoder)
