@@ -36,6 +36,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "17_whole_modalities": {"seed": 1},
     "18_case_study": {"rate": 0.6, "seed": 2},
     "19_in_the_browser": {"seed": 1, "count": 20},
+    "20_seven_other_methods": {"reference": "MMIM"},
 }
 
 

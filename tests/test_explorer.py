@@ -106,5 +106,5 @@ def test_every_drawing_is_used_with_the_present_code() -> None:
         assert kinds, "run `make chapters`"
         used.update(kinds)
         _, frames = stored(page)
-        assert len(frames) >= 11
+        assert len(frames) >= 10
     assert used == set(KINDS)

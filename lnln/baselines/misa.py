@@ -231,7 +231,7 @@ MISA_PRESETS = settings(
         ),
         "mini": (
             {"width": 32, "ffn_width": 64},
-            {"learning_rate": 1e-3, "weight_decay": 0.01, "ema": 0.99}
+            {"learning_rate": 3e-4, "weight_decay": 1e-3, "ema": 0.99}
             | {"epochs": 30, "patience": 30},
         ),
     },
