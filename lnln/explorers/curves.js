@@ -1,15 +1,17 @@
 // Scores over the missing rate, a line a method; each can be switched off.
 const LINES = [["black", "6 4"], [COLOURS.blue, ""], [COLOURS.yellow, "10 3 2 3"],
   ["grey", "2 4"], [COLOURS.orange, ""], [COLOURS.green, "6 4"], [COLOURS.pink, ""],
-  [COLOURS.sky, "2 4"]].map(([colour, dash]) =>
+  [COLOURS.sky, "2 4"], ["#882255", "6 4"], ["#999933", ""]].map(([colour, dash]) =>
   [colour === "black" ? "currentColor" : colour, dash]);
+
+const lineOf = (i) => LINES[i % LINES.length];
 
 const figure = {
   controls(bar, fixed, view, draw) {
     view.shown = new Set(fixed.names);
     fixed.names.forEach((name, i) => {
       const button = add(bar, "button", { type: "button", "aria-pressed": true });
-      add(button, "span", { style: `color: ${LINES[i][0]}` }, "■ ");
+      add(button, "span", { style: `color: ${lineOf(i)[0]}` }, "■ ");
       button.append(name);
       button.addEventListener("click", () => {
         if (!view.shown.delete(name)) view.shown.add(name);
@@ -35,7 +37,7 @@ const figure = {
       stroke: "currentColor", "stroke-opacity": 0.5 });
     fixed.names.forEach((name, i) => {
       if (!view.shown.has(name)) return;
-      const [colour, dash] = LINES[i];
+      const [colour, dash] = lineOf(i);
       const points = fixed.rates.map((r, k) => `${x(r)},${y(fixed.curves[name][k])}`);
       add(svg, "polyline", { points: points.join(" "), fill: "none", stroke: colour,
         "stroke-width": 2.2, "stroke-dasharray": dash });
