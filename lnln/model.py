@@ -189,16 +189,7 @@ class LNLN(Method):
     def predict_corruptions(
         self, complete: Batch, corruptions: Sequence[Erased]
     ) -> tuple[Tensor, Tensor]:
-        """Predict the same utterances under several corruptions, for evaluation.
-
-        Args:
-            complete: B utterances U^0.
-            corruptions: C results of `erase` on them.
-
-        Returns:
-            (C, B) sentiment and (C, B) completeness, the same as `forward` gives for
-            each corruption.
-        """
+        """As `Method.predict_corruptions`, with the work shared between corruptions."""
         texts = [erased.batch for erased in corruptions]
         lengths = complete.token_lengths.repeat(len(texts))
         tokens = torch.cat([part.tokens for part in texts])
