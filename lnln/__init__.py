@@ -40,6 +40,7 @@ from lnln.missing import (
 from lnln.mmsa import read_mmsa, write_mmsa
 from lnln.model import LNLN, Output
 from lnln.plot import robustness_figure
+from lnln.study import Study, open_data, open_study
 from lnln.training import train
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Preset",
     "Split",
     "Standardizer",
+    "Study",
     "TrainConfig",
     "TrainedModel",
     "bayes_limit",
@@ -73,6 +75,8 @@ __all__ = [
     "load_model",
     "load_pretrained",
     "majority_floor",
+    "open_data",
+    "open_study",
     "posterior",
     "read_mmsa",
     "reference_rows",

@@ -13,7 +13,7 @@ from lnln import __version__, check
 from lnln import evaluation as ev
 from lnln.checkpoint import CheckpointError, load_model, load_pretrained
 from lnln.cli_compare import add_compare
-from lnln.cli_train import add_data_options, add_train, open_data
+from lnln.cli_train import add_data_options, add_train
 from lnln.config import PRESETS
 from lnln.corpus import simulate
 from lnln.data import DataError, Dataset
@@ -23,6 +23,7 @@ from lnln.mmsa import read_mmsa, write_mmsa
 from lnln.mmsa_report import describe
 from lnln.plot import robustness_figure, save_figure
 from lnln.run import resolve_device
+from lnln.study import open_data
 from lnln.training import TrainingError
 
 if TYPE_CHECKING:

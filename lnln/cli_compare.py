@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnln.cli_train import add_data_options, dataset_for
-from lnln.compare import adapted, run_grid, write_tables
+from lnln.cli_train import add_data_options, source_for
+from lnln.compare import adapted, write_tables
 from lnln.config import PRESETS, EncoderConfig
+from lnln.grid import open_source, run_grid
 from lnln.methods import TITLES, preset_for
 
 if TYPE_CHECKING:
@@ -22,8 +24,9 @@ def add_compare(commands: Subparsers) -> None:
         help="train and score several methods; write tables",
         description="Train and score every method with every seed on the same data and "
         "masks. What is finished is not done again; a killed grid goes on. Writes "
-        "scores.csv, overall.csv, overall.md, overall.tex and curves.png. On simulated "
-        "data the mini preset takes 1 to 4 minutes a method and seed on a CPU.",
+        "scores.csv, curves.png and the tables overall, rates and (with --modalities) "
+        "modalities as .csv, .md and .tex. On simulated data the mini preset takes 1 "
+        "to 4 minutes a method and seed on a CPU.",
     )
     parser.add_argument(
         "--methods",
@@ -42,13 +45,21 @@ def add_compare(commands: Subparsers) -> None:
     parser.add_argument("--encoder", help="text encoder: a local folder or a hub name")
     parser.add_argument("--epochs", type=int, help="instead of the methods' own")
     parser.add_argument("--out", type=Path, default=Path("runs/compare"))
+    parser.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="of a dask.distributed scheduler, whose workers then run the grid; they "
+        'must see --data and --out under the same paths (pip install "lnln[scale]")',
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(run=_compare)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    dataset = dataset_for(options)
+    source = source_for(options)
+    dataset = open_source(source)
+    source = replace(source, sha256=dataset.sha256)
     methods = list(TITLES) if "all" in options.methods else options.methods
     changes: dict[str, object] = {}
     if options.encoder is not None:
@@ -60,13 +71,14 @@ def _compare(options: argparse.Namespace) -> int:
     presets = {m: adapted(preset_for(m, options.preset), **changes) for m in methods}
     paths = run_grid(
         presets,
-        dataset,
+        source,
         options.out,
         options.seeds,
         mask_seeds=options.mask_seeds,
         subsets=options.modalities,
         device=options.device,
         progress=not options.quiet,
+        cluster=options.cluster,
     )
     print(write_tables(paths, options.out, dataset.scheme))
     return 0

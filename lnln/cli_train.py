@@ -18,10 +18,8 @@ from lnln.config import (
     Preset,
     as_released,
 )
-from lnln.corpus import simulate
-from lnln.data import Dataset
+from lnln.grid import Source, open_source
 from lnln.methods import TITLES, preset_for
-from lnln.mmsa import read_mmsa
 from lnln.training import train, with_train
 
 if TYPE_CHECKING:
@@ -117,34 +115,8 @@ def add_train(commands: Subparsers) -> None:
     parser.set_defaults(run=_train)
 
 
-def open_data(
-    spec: str, preset: str = "mini", train_size: int | None = None, seed: int = 0
-) -> Dataset:
-    """Open data as the commands name them.
-
-    Args:
-        spec: "simulated", "simulated:mini", "simulated:full" or a file's path.
-        preset: "simulated" alone means size mini for preset mini, else full.
-        train_size, seed: of simulated data.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        DataError: the file is missing or faulty.
-        ValueError: train_size is given for a file.
-    """
-    kind, _, size = spec.partition(":")
-    if kind == "simulated":
-        size = size or ("mini" if preset == "mini" else "full")
-        return simulate(size, seed, train_size)
-    if train_size is not None:
-        raise ValueError("--train-size is for simulated data only")
-    return read_mmsa(spec)
-
-
-def dataset_for(options: argparse.Namespace) -> Dataset:
-    """The data that the options name, or the simulated ones for the preset mini.
+def source_for(options: argparse.Namespace) -> Source:
+    """Where the data are that the options name; simulated ones for the preset mini.
 
     Raises:
         ValueError: another preset needs a file.
@@ -154,8 +126,10 @@ def dataset_for(options: argparse.Namespace) -> Dataset:
             f"preset {options.preset} needs --data FILE (see data/README.md), "
             "or --data simulated"
         )
-    data = options.data or "simulated"
-    return open_data(data, options.preset, options.train_size, options.data_seed)
+    spec = options.data or "simulated"
+    if not spec.startswith("simulated"):
+        spec = str(Path(spec).absolute())
+    return Source(spec, options.preset, options.train_size, options.data_seed)
 
 
 def _preset(options: argparse.Namespace) -> Preset:
@@ -208,7 +182,7 @@ def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConf
 
 def _train(options: argparse.Namespace) -> int:
     preset = _preset(options)
-    dataset = dataset_for(options)
+    dataset = open_source(source_for(options))
     if dataset.name == "simulated" and options.encoder is None:
         # The corpus has its own vocabulary, which no pretrained encoder knows.
         small = _encoder(options, PRESETS["mini"].model.encoder)

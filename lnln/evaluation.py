@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,7 @@ def evaluate(
     mask_seeds: Sequence[int | str] = (0, 1, 2),
     device: str = "cpu",
     progress: bool = True,
+    watch: Callable[[Condition, Sequence[Predictions]], None] | None = None,
 ) -> list[Row]:
     """Evaluate a run under every condition and mask seed.
 
@@ -113,6 +114,8 @@ def evaluate(
         mask_seeds: corruptions per condition; "released" for the released masks.
         device: where to run.
         progress: show a bar.
+        watch: gets the predictions of each condition, one per mask seed, of the
+            checkpoint that its MAE is taken from.
 
     Returns:
         Tidy rows with `COLUMNS`: all metrics, and how lazy the predictions are.
@@ -151,6 +154,8 @@ def evaluate(
                 usable = [m for m in available if m in trained.preset.train.modalities]
                 rates = fixed_rates(len(batch), rate, usable)
                 predictions = trained.sweep(batch, [(rates, u) for u in uniforms])
+                if watch is not None and "mae" in kept:
+                    watch((available, rate), predictions)
                 for seed, predicted in zip(mask_seeds, predictions, strict=True):
                     scores = _scores(predicted, batch, dataset.scheme, kept)
                     at = {"available": "".join(available), "mask_seed": seed}
@@ -260,6 +265,12 @@ def write_csv(path: Path | str, rows: Sequence[Row]) -> None:
         writer.writerow({c: row.get(c, "") for c in COLUMNS})
     with atomic_path(Path(path)) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
+
+
+def read_csv(path: Path | str) -> list[Row]:
+    """Read what `write_csv` wrote; all values are text."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def mean_by_rate(

@@ -8,10 +8,20 @@ from typing import Any
 
 import nbformat
 import pytest
+import torch
 import yaml
 
-from lnln.corpus import simulate
-from lnln.mmsa import write_mmsa
+from lnln import (
+    PRESETS,
+    CheckpointError,
+    DataError,
+    open_study,
+    read_mmsa,
+    simulate,
+    train,
+    write_mmsa,
+)
+from lnln.training import with_train
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,20 +132,78 @@ def test_stored_chapter_has_no_problem(path: Path) -> None:
     assert list(chapters.problems(path)) == []
 
 
+# Chapters that look into a trained model.
+STUDIES = [
+    path.stem
+    for path in CHAPTERS
+    if "run" in chapters.parameter_names(nbformat.read(path, 4))
+]
+# Chapters that want data only.
+FILES = ["02_the_data", "12_assembled_model", "13_training"]
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A file in the published format, and a run trained on it."""
+    folder = tmp_path_factory.mktemp("own")
+    file, run = folder / "corpus.pkl", folder / "run"
+    write_mmsa(simulate("mini", 3, 200), file)
+    preset = with_train(PRESETS["mini"], epochs=1)
+    train(preset, read_mmsa(file), run, progress=False)
+    return {"source": str(file), "run": str(run)}
+
+
+def printed(notebook: nbformat.NotebookNode) -> str:
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    return "".join(o.get("text", "") for o in outputs)
+
+
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_chapter_runs_with_other_parameters(path: Path) -> None:
-    executed = chapters.run(path, OTHER_PARAMETERS[path.stem])
+def test_chapter_runs_with_other_parameters(path: Path, own: dict[str, str]) -> None:
+    """Other seeds and, where the chapter takes them, a file and a run of its own."""
+    parameters = dict(OTHER_PARAMETERS[path.stem])
+    if path.stem in STUDIES:
+        parameters |= own
+    elif path.stem in FILES:
+        parameters["source"] = own["source"]
+    executed = chapters.run(path, parameters)
     tags = [cell.metadata.get("tags", []) for cell in executed.cells]
     assert ["injected-parameters"] in tags
+    if path.stem in STUDIES:
+        assert "Model: " + own["run"] in printed(executed)
+    if path.stem == "13_training":
+        assert "bit for bit: True" in printed(executed)
 
 
-def test_training_chapter_takes_a_file_by_its_path(tmp_path: Path) -> None:
-    file = tmp_path / "corpus.pkl"
-    write_mmsa(simulate("mini", 3, 200), file)
-    path = ROOT / "book" / "13_training.ipynb"
-    executed = chapters.run(path, {"path": str(file), "epochs": 4})
-    printed = [o.get("text", "") for c in executed.cells for o in c.get("outputs", [])]
-    assert any("bit for bit: True" in text for text in printed)
+@pytest.mark.nightly
+@pytest.mark.parametrize("name", STUDIES)
+def test_claims_hold_with_other_seeds(name: str) -> None:
+    chapters.run(ROOT / "book" / f"{name}.ipynb", OTHER_PARAMETERS[name])
+
+
+def test_model_that_does_not_fit_is_refused(own: dict[str, str]) -> None:
+    with pytest.raises(CheckpointError, match="lnln train --data simulated:full"):
+        open_study("simulated:full")
+    with pytest.raises(DataError, match="other sizes"):
+        open_study("simulated:full", own["run"])
+
+
+def test_claims_are_asserted_in_the_book_and_reported_elsewhere(
+    own: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(AssertionError, match="pigs fly"):
+        open_study().claim(False, "pigs fly")
+    study = open_study(**own)
+    assert not study.simulated
+    study.claim(False, "pigs fly")
+    study.claim(True, "words vanish")
+    said = capsys.readouterr().out
+    assert "DOES NOT hold here: pigs fly" in said
+    assert "holds here: words vanish" in said
+    (text,) = study.texts(study.data.test.batch.select(torch.tensor([0])))
+    assert text.startswith("#") and len(text.split()) == len(
+        study.data.test.raw_text[0].split()
+    )
 
 
 def test_unknown_parameter_is_refused() -> None:

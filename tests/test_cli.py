@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from lnln import Preset, cli_train, load_pretrained
-from lnln.cli import main, open_data
+from lnln import Preset, cli_train, load_pretrained, open_data
+from lnln.cli import main
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:

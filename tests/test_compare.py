@@ -2,6 +2,10 @@
 
 import csv
 import math
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +14,25 @@ import torch
 
 import lnln
 from lnln import compare
+from lnln import grid as grids
 from lnln.checkpoint import CheckpointError, write_tensors
 from lnln.cli import main
-from lnln.compare import difference_to, run_grid, summary, text_table, write_tables
+from lnln.compare import (
+    at_rate,
+    available,
+    difference_to,
+    summary,
+    text_table,
+    write_tables,
+)
+from lnln.data import DataError
+from lnln.evaluation import load_record
+from lnln.grid import Source, open_source, run_grid
 from lnln.methods import TITLES, preset_for
 from lnln.training import with_train
 
 METHODS = ("almt", "lnln")
+SMALL = Source("simulated:mini", train_size=60, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +40,11 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     folder = tmp_path_factory.mktemp("grid")
     paths = run_grid(
         {m: with_train(preset_for(m, "mini"), epochs=1) for m in METHODS},
-        lnln.simulate("mini", 1, 60),
+        SMALL,
         folder,
         [1, 2],
         mask_seeds=(0, 1),
+        subsets=True,
         progress=False,
     )
     return folder, paths
@@ -38,13 +55,20 @@ def test_every_cell_is_there_with_its_seed(grid: tuple[Path, list[Path]]) -> Non
     assert sorted(p.name for p in paths) == ["almt-1", "almt-2", "lnln-1", "lnln-2"]
     text = write_tables(paths, folder, "mosi")
     assert "LNLN" in text and "ALMT" in text and "Bayes limit" in text
-    for name in ("scores.csv", "overall.csv", "overall.md", "overall.tex"):
-        assert (folder / name).stat().st_size > 100
+    for name in ("overall", "rates", "modalities"):
+        for suffix in (".csv", ".md", ".tex"):
+            assert (folder / (name + suffix)).stat().st_size > 100
     assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     with open(folder / "scores.csv") as file:
         rows = list(csv.DictReader(file))
     limits = [r for r in rows if r["method"] == "Bayes limit" and r["metric"] == "mae"]
-    assert len(limits) == 10, "once for all cells"
+    assert len(limits) == 16, "ten rates, six more subsets; once for all cells"
+    lines = (folder / "rates.md").read_text().splitlines()
+    assert len(lines) == 2 + 10 * 4  # LNLN, ALMT, limit and floor
+    assert lines[2].startswith("| r = 0.0 | ") and lines[-1].startswith("| r = 0.9 |")
+    lines = (folder / "modalities.md").read_text().splitlines()
+    assert len(lines) == 2 + 7 * 4
+    assert any(line.startswith("| audio + vision | LNLN |") for line in lines)
     assert {r["seed"] for r in rows if r["method"] == "ALMT"} == {"1", "2"}
 
 
@@ -56,14 +80,15 @@ def test_what_is_finished_is_not_done_again(
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("evaluated again")
 
-    monkeypatch.setattr(compare.ev, "evaluate", never)
+    monkeypatch.setattr(grids.ev, "evaluate", never)
     before = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
     run_grid(
         {m: with_train(preset_for(m, "mini"), epochs=1) for m in METHODS},
-        lnln.simulate("mini", 1, 60),
+        SMALL,
         folder,
         [1, 2],
         mask_seeds=(0, 1),
+        subsets=True,
         progress=False,
     )
     after = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
@@ -74,9 +99,83 @@ def test_cell_with_other_settings_is_refused(grid: tuple[Path, list[Path]]) -> N
     folder, _ = grid
     other = with_train(preset_for("almt", "mini"), epochs=3)
     with pytest.raises(CheckpointError, match="other settings"):
-        run_grid(
-            {"almt": other}, lnln.simulate("mini", 1, 60), folder, [1], progress=False
+        run_grid({"almt": other}, SMALL, folder, [1], progress=False)
+
+
+def test_table_by_rate_holds_the_means_of_its_rows(
+    grid: tuple[Path, list[Path]],
+) -> None:
+    _, paths = grid
+    rows = compare.rows_of(paths)
+    for setting, name, rate in (
+        (at_rate, "r = 0.3", "0.3"),
+        (available, "audio", "0.0"),
+    ):
+        subset = "a" if setting is available else "lav"
+        values = [
+            float(r["value"])
+            for r in rows
+            if r["method"] == "LNLN" and r["metric"] == "mae"
+            if r["rate"] == rate and r["available"] == subset
+        ]
+        assert len(values) == 4  # two training seeds, two mask seeds
+        (found,) = [
+            r
+            for r in summary(rows, "mosi", setting)
+            if (r["setting"], r["method"], r["metric"]) == (name, "LNLN", "mae")
+        ]
+        assert found["mean"] == pytest.approx(sum(values) / 4)
+
+
+def test_other_data_than_the_grid_was_given_are_refused() -> None:
+    wrong = Source("simulated:mini", train_size=60, seed=1, sha256="0" * 64)
+    with pytest.raises(DataError, match="the same file"):
+        open_source(wrong)
+
+
+def test_a_cluster_survives_the_death_of_a_worker(tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    presets = {m: with_train(preset_for(m, "mini"), epochs=4) for m in METHODS}
+    alone, spread = tmp_path / "alone", tmp_path / "spread"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as on the workers: sums in the same order
+    try:
+        here = run_grid(presets, SMALL, alone, [1, 2], mask_seeds=(0,), progress=False)
+    finally:
+        torch.set_num_threads(threads)
+    killed = []
+
+    def kill_one(cluster: Any) -> None:
+        # As soon as a cell has finished an epoch, and is not yet done.
+        while not killed:
+            records = [load_record(p.parent) for p in spread.glob("*/record.json")]
+            if not all(record["finished"] for record in records):
+                worker = next(iter(cluster.workers.values()))
+                os.kill(worker.process.process.pid, signal.SIGKILL)
+                killed.append(worker)
+            time.sleep(0.02)
+
+    options = {"threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(n_workers=2, **options) as cluster:
+        killer = threading.Thread(target=kill_one, args=(cluster,), daemon=True)
+        killer.start()
+        there = run_grid(
+            presets,
+            SMALL,
+            spread,
+            [1, 2],
+            mask_seeds=(0,),
+            progress=False,
+            cluster=cluster.scheduler_address,
         )
+    assert killed
+    assert [p.name for p in there] == [p.name for p in here]
+    for path in there:
+        record = load_record(path)
+        assert record["finished"]
+        assert [entry["epoch"] for entry in record["history"]] == [1, 2, 3, 4]
+    table = write_tables(there, spread, "mosi")
+    assert table == write_tables(here, alone, "mosi")
 
 
 def row(method: str, seed: int, mask: int, value: float, rate: float = 0.0) -> Any:
