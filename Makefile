@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; \
 	  exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book,export,test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book,export,scale,test]'
 	@touch $@
 
 # Chapters are run on a copy: the checkout, with its committed outputs, stays as it is.
