@@ -25,7 +25,7 @@ from lnln.config import (
 )
 from lnln.corpus import posterior, simulate
 from lnln.data import Batch, DataError, Dataset, Split, Standardizer
-from lnln.evaluation import conditions, evaluate, reference_rows, write_csv
+from lnln.evaluation import conditions, evaluate, read_csv, reference_rows, write_csv
 from lnln.linear import fit_linear
 from lnln.losses import lnln_losses
 from lnln.metrics import evaluate_predictions, laziness, majority_floor
@@ -39,7 +39,7 @@ from lnln.missing import (
 )
 from lnln.mmsa import read_mmsa, write_mmsa
 from lnln.model import LNLN, Output
-from lnln.plot import robustness_figure
+from lnln.plot import flow_figure, robustness_figure
 from lnln.study import Study, open_data, open_study
 from lnln.training import train
 
@@ -70,6 +70,7 @@ __all__ = [
     "evaluate",
     "fit_linear",
     "fixed_rates",
+    "flow_figure",
     "laziness",
     "lnln_losses",
     "load_model",
@@ -78,6 +79,7 @@ __all__ = [
     "open_data",
     "open_study",
     "posterior",
+    "read_csv",
     "read_mmsa",
     "reference_rows",
     "robustness_figure",

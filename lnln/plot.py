@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +92,67 @@ def _band(
         for rate in rates
     ]
     return [min(v) for v in values], [max(v) for v in values]
+
+
+def flow_figure(
+    boxes: Mapping[str, tuple[float, float, str]],
+    arrows: Sequence[tuple[str, str]],
+    marked: Sequence[str] = (),
+    size: tuple[float, float] = (8.0, 3.0),
+) -> Figure:
+    """Labelled boxes and arrows between them: how data flow through a method.
+
+    Args:
+        boxes: {name: (column, row, label)}; row 0 is the lowest.
+        arrows: pairs of names, from and to.
+        marked: names of the boxes that the text is about; they are filled.
+        size: of the figure in inches.
+
+    Returns:
+        A Matplotlib figure that belongs to no window.
+
+    Raises:
+        KeyError: an arrow or a mark names no box.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    drawn = {}
+    for name, (column, row, label) in boxes.items():
+        drawn[name] = axes.annotate(
+            label,
+            (column, row),
+            ha="center",
+            va="center",
+            fontsize=9,
+            bbox={
+                "boxstyle": "round,pad=0.5",
+                "facecolor": "#FFE6A8" if name in marked else "white",
+                "edgecolor": "#E69F00" if name in marked else "#555555",
+            },
+        )
+    for start, end in arrows:
+        axes.annotate(
+            "",
+            boxes[end][:2],
+            boxes[start][:2],
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": "#555555",
+                "patchA": drawn[start].get_bbox_patch(),
+                "patchB": drawn[end].get_bbox_patch(),
+                "shrinkA": 2,
+                "shrinkB": 2,
+            },
+        )
+    if missing := set(marked) - set(boxes):
+        raise KeyError(", ".join(sorted(missing)))
+    columns, rows = zip(*(box[:2] for box in boxes.values()), strict=True)
+    axes.set_xlim(min(columns) - 0.6, max(columns) + 0.6)
+    axes.set_ylim(min(rows) - 0.6, max(rows) + 0.6)
+    axes.axis("off")
+    return figure
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
