@@ -42,6 +42,7 @@ from lnln.model import LNLN, Output
 from lnln.plot import flow_figure, robustness_figure
 from lnln.study import Study, open_data, open_study
 from lnln.training import train
+from lnln.trial import Trial, try_method
 
 __all__ = [
     "LNLN",
@@ -63,6 +64,7 @@ __all__ = [
     "Study",
     "TrainConfig",
     "TrainedModel",
+    "Trial",
     "bayes_limit",
     "conditions",
     "erase",
@@ -87,6 +89,7 @@ __all__ = [
     "split_uniforms",
     "train",
     "training_rates",
+    "try_method",
     "write_csv",
     "write_mmsa",
 ]

@@ -47,7 +47,13 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "17_whole_modalities": {"seed": 1},
     "18_case_study": {"rate": 0.6, "seed": 2},
     "19_in_the_browser": {"seed": 1, "count": 20},
-    "20_seven_other_methods": {"reference": "MMIM"},
+    "20_almt": {"seed": 1, "epochs": 1},
+    "21_misa": {"seed": 1, "epochs": 1},
+    "22_self_mm_and_tetfn": {"seed": 1, "epochs": 2, "tetfn_epochs": 2},
+    "23_mmim": {"seed": 1, "epochs": 2},
+    "24_cenet": {"seed": 1, "epochs": 2},
+    "25_tfr_net": {"seed": 1, "epochs": 2},
+    "26_seven_other_methods": {"reference": "MMIM"},
 }
 
 
@@ -140,7 +146,17 @@ STUDIES = [
     if "run" in chapters.parameter_names(nbformat.read(path, 4))
 ]
 # Chapters that want data only.
-FILES = ["02_the_data", "12_assembled_model", "13_training"]
+FILES = [
+    "02_the_data",
+    "12_assembled_model",
+    "13_training",
+    "20_almt",
+    "21_misa",
+    "22_self_mm_and_tetfn",
+    "23_mmim",
+    "24_cenet",
+    "25_tfr_net",
+]
 
 
 @pytest.fixture(scope="module")
