@@ -18,6 +18,7 @@ from lnln.config import (
     Preset,
     as_released,
 )
+from lnln.distributed import is_first
 from lnln.grid import Source, open_source
 from lnln.methods import TITLES, preset_for
 from lnln.training import train, with_train
@@ -48,7 +49,8 @@ def add_train(commands: Subparsers) -> None:
         "train",
         help="train a method and write a run folder",
         description="Train LNLN, or one of the methods that it is compared with. "
-        "Options that are not given keep the preset's value.",
+        "Options that are not given keep the preset's value. On several GPUs: "
+        "torchrun --nproc-per-node 4 --no-python lnln train ...",
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="mini")
     parser.add_argument(
@@ -180,6 +182,10 @@ def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConf
     return replace(encoder, **changes)
 
 
+def _silent(*_: object) -> None:
+    """What the other processes of torchrun say."""
+
+
 def _train(options: argparse.Namespace) -> int:
     preset = _preset(options)
     dataset = open_source(source_for(options))
@@ -188,10 +194,11 @@ def _train(options: argparse.Namespace) -> int:
         small = _encoder(options, PRESETS["mini"].model.encoder)
         preset = replace(preset, model=replace(preset.model, encoder=small))
     folder = options.out or Path("runs") / f"{preset.name}-{preset.train.seed}"
+    say = print if is_first() else _silent
     for sentence in dataset.mended:
-        print(f"mended: {sentence}")
+        say(f"mended: {sentence}")
     if preset.train.standardize:
-        print("audio and vision columns are standardised with training statistics")
+        say("audio and vision columns are standardised with training statistics")
     record = train(
         preset,
         dataset,
@@ -201,7 +208,7 @@ def _train(options: argparse.Namespace) -> int:
         progress=not options.quiet,
     )
     best = record["best"]["validation"]
-    print(
+    say(
         f"{folder}: {len(record['history'])} epochs in {record['seconds']:.0f} s on "
         f"{record['device']}; best validation MAE {best['score']:.3f} (epoch "
         f"{best['epoch']})\nselected: {record['selection_rule']}\n"

@@ -147,6 +147,7 @@ MASKS = {
 SCHEDULES = {
     "steps": "per step: linear warm-up, then a cosine to zero",
     "released": "per epoch, from learning rate 0 in epoch 1",
+    "constant": "the peak throughout, as most compared methods have it",
 }
 
 
@@ -158,7 +159,7 @@ class TrainConfig:
         epochs, batch_size, learning_rate, weight_decay: as in Table 1.
         warmup: share of all steps with linearly rising learning rate; a cosine
             to zero follows.
-        schedule: "steps" or "released", see `SCHEDULES`.
+        schedule: "steps", "released" or "constant", see `SCHEDULES`.
         masks: "redrawn" or "released", see `MASKS`.
         clip: largest L2 norm of the gradient (not in the paper; keeps small-data
             runs stable); 0 for none.

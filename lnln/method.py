@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +57,6 @@ class Recipe:
         clip_value: largest size of each entry of a gradient; 0 for none.
         accumulate: batches whose gradients are summed before a step; what remains at
             the end of an epoch is thrown away, as in the published programs.
-        constant: keep the learning rates, instead of the schedule of `TrainConfig`.
         stages: passes over the data an epoch; each steps its own parameters only, see
             `Method.stage_of`.
         first_share: share of the batches that all stages but the last use.
@@ -69,7 +68,6 @@ class Recipe:
     clip_norm: float = 0.0
     clip_value: float = 0.0
     accumulate: int = 1
-    constant: bool = False
     stages: int = 1
     first_share: float = 1.0
 
@@ -79,6 +77,10 @@ class Method(nn.Module):
 
     Subclasses set `config` and `text_encoder`, and define `forward` and `losses`.
     """
+
+    #: Whether the loss is a mean over utterances that neither compares those of a
+    #: batch nor remembers any, so that several processes can share a batch.
+    shareable: ClassVar[bool] = False
 
     config: ModelConfig
     text_encoder: TextEncoder

@@ -70,6 +70,16 @@ class Erased:
     nominal: Tensor
     realised: Tensor
 
+    def select(self, index: Tensor) -> Erased:
+        """The corrupted utterances at `index`, (b,)."""
+        kept = {m: mask[index.to(mask.device)] for m, mask in self.kept.items()}
+        return Erased(
+            self.batch.select(index.to(self.batch.tokens.device)),
+            kept,
+            self.nominal[index.to(self.nominal.device)],
+            self.realised[index.to(self.realised.device)],
+        )
+
 
 def draw_uniforms(batch: Batch, generator: torch.Generator) -> Uniforms:
     """Draw one uniform per position, on the generator's device.

@@ -89,6 +89,7 @@ class LNLN(Method):
         encoder_architecture: see `TextEncoder`; for loading checkpoints.
     """
 
+    shareable = True
     config: LNLNConfig
 
     def __init__(

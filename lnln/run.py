@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +24,7 @@ from lnln.checkpoint import (
 )
 from lnln.config import SELECTIONS, Preset
 from lnln.data import Dataset, Standardizer
+from lnln.distributed import Processes
 from lnln.method import Method, Recipe
 from lnln.methods import build_model
 from lnln.model import LNLN
@@ -51,6 +52,7 @@ class Run:
         best: per score, its best value and epoch.
         seconds: wall time over all resumptions.
         finished: no epoch is left to train.
+        processes: those that train this run together.
     """
 
     preset: Preset
@@ -67,6 +69,7 @@ class Run:
     best: dict[str, dict[str, float]]
     seconds: float = 0.0
     finished: bool = False
+    processes: Processes = field(default_factory=Processes)
 
     @property
     def epoch(self) -> int:
@@ -87,13 +90,14 @@ class Run:
 
 
 def start_run(
-    preset: Preset, dataset: Dataset, folder: Path, resume: bool, device: str
+    preset: Preset, dataset: Dataset, folder: Path, resume: bool, where: torch.device
 ) -> Run:
     """Seed everything and build the run, or restore the one in the folder.
 
     Args:
         preset: settings that fit the data.
-        dataset, folder, resume, device: as given to `lnln.train`.
+        dataset, folder, resume: as given to `lnln.train`.
+        where: the device.
 
     Returns:
         `Run`.
@@ -103,7 +107,6 @@ def start_run(
             or data differ.
         ValueError: the encoder has another vocabulary than the data.
     """
-    where = resolve_device(device)
     if where.type == "cuda":
         # cuBLAS repeats exactly only with this set before its first use.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -189,6 +192,7 @@ def record_of(run: Run) -> dict[str, Any]:
         "method": run.preset.model.method,
         "preset": run.preset.to_dict(),
         "device": _device_name(run.device),
+        "processes": run.processes.count,
         "parameters": sum(p.numel() for p in run.model.parameters()),
         "best": run.best,
         "seconds": round(run.seconds, 1),

@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from lnln.checkpoint import checkpoint_name, save_model, write_json
 from lnln.config import Preset, TrainConfig
 from lnln.data import MODALITIES, Batch, Dataset
+from lnln.distributed import own_device, processes
 from lnln.method import Item
 from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.missing import (
@@ -34,7 +35,7 @@ from lnln.missing import (
     split_uniforms,
     training_rates,
 )
-from lnln.run import Run, record_of, save_state, start_run
+from lnln.run import Run, record_of, resolve_device, save_state, start_run
 
 #: Mask seed of the validation score and of the paper's selection pass.
 SELECTION_MASK_SEED = 0
@@ -45,7 +46,7 @@ class TrainingError(RuntimeError):
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """Linear warm-up, then a cosine to zero; by steps or, as released, by epochs.
+    """The rate of a step, by the schedule of the settings.
 
     Args:
         step: optimizer step, counted from 0.
@@ -55,6 +56,8 @@ def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
     Returns:
         The learning rate of this step.
     """
+    if config.schedule == "constant":
+        return config.learning_rate
     if config.schedule == "released":
         epoch = step // (steps // config.epochs) + 1
         return _released_learning_rate(epoch, config)
@@ -105,12 +108,30 @@ def train(
     Raises:
         CheckpointError: the folder holds a run and resume is False, or its settings
             or data differ from the given ones.
-        TrainingError: the loss is no longer finite.
+        TrainingError: the loss is no longer finite; or `torchrun` started several
+            processes for a method that one process must train.
     """
-    run = start_run(preset.fit_to(dataset), dataset, Path(folder), resume, device)
+    where = own_device(resolve_device(device))
+    with processes(where) as together:
+        run = start_run(preset.fit_to(dataset), dataset, Path(folder), resume, where)
+        # Nobody writes to the folder before all have looked into it.
+        together.from_first(None)
+        if together.count > 1 and not run.model.shareable:
+            raise TrainingError(
+                f"{preset.model.method} compares or remembers the utterances of a "
+                "batch, so one process must train it; several runs share a cluster "
+                "with lnln compare --cluster"
+            )
+        run.processes = together
+        return _train(run, dataset, progress and together.first)
+
+
+def _train(run: Run, dataset: Dataset, progress: bool) -> dict[str, Any]:
     config = run.preset.train
+    first = run.processes.first
     if run.finished:
-        write_json(run.folder / "record.json", record_of(run))
+        if first:
+            write_json(run.folder / "record.json", record_of(run))
         return record_of(run)
     standardize = run.standardizer or (lambda batch: batch)
     data = standardize(dataset.train.batch).to(run.device)
@@ -125,17 +146,21 @@ def train(
     ) as bar:
         for epoch in range(run.epoch, config.epochs):
             losses = _train_epoch(run, data, epoch, bar)
-            entry = {"epoch": epoch + 1, **losses, **_select(run, epoch + 1)}
+            scores = _select(run, epoch + 1) if first else {}
+            scores, run.best = run.processes.from_first((scores, run.best))
+            entry = {"epoch": epoch + 1, **losses, **scores}
             run.history.append(entry)
             run.seconds = time.monotonic() - started
             stale = epoch + 1 - run.best["validation"]["epoch"]
             run.finished = epoch + 1 == config.epochs or (
                 stale >= config.patience and config.selection != "released"
             )
-            save_state(run)
-            write_json(run.folder / "record.json", record_of(run))
+            if first:
+                save_state(run)
+                write_json(run.folder / "record.json", record_of(run))
             if run.finished:
                 break
+    run.processes.from_first(None)  # no process ends before all is written
     return record_of(run)
 
 
@@ -146,7 +171,7 @@ def _epoch_seed(seed: int, epoch: int) -> int:
 def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
     config = run.preset.train
     seed = _epoch_seed(config.seed, epoch)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + run.processes.rank)  # of dropout
     on_cpu = torch.Generator().manual_seed(seed)
     fixed = config.masks == "released"
     rates = training_rates(
@@ -161,7 +186,8 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
     recipe = run.recipe
     peak = config.learning_rate or 1.0  # at rate 0 all shares are 0, too
     shares = [group["lr"] / peak for group in recipe.groups]
-    totals: dict[str, Tensor | float] = {}
+    zero = torch.zeros((), device=run.device)
+    totals: dict[str, Tensor] = {}
     groups = torch.randperm(len(data), generator=on_cpu).split(config.batch_size)
     for stage in range(1, recipe.stages + 1):
         # All stages of an epoch see the same corruptions.
@@ -170,14 +196,20 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
         for step, index in enumerate(groups):
             if not last and step >= recipe.first_share * steps:
                 break
+            size, weight = len(index), 1.0
             complete = run.model.trim(data.select(index.to(run.device)))
             if kept_uniforms is not None:
                 uniforms = kept_uniforms.select(index).to(run.device)
             else:
                 uniforms = draw_uniforms(complete, on_device)
+            erased = erase(complete, rates[index].to(run.device), uniforms)
+            if run.processes.count > 1:
+                part, weight = run.processes.part(len(index))
+                complete, erased = complete.select(part), erased.select(part)
+                index = index[part]
             item = Item(
                 complete,
-                erase(complete, rates[index].to(run.device), uniforms),
+                erased,
                 index.to(run.device),
                 epoch + 1,
                 step,
@@ -187,25 +219,24 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
             )
             rate = learning_rate(epoch * steps + step, config.epochs * steps, config)
             for group, share in zip(run.optimizer.param_groups, shares, strict=True):
-                group["lr"] = share * (
-                    config.learning_rate if recipe.constant else rate
-                )
-            losses = _step(run, item)
+                group["lr"] = share * rate
+            losses = _step(run, item, weight)
             if not last:
                 continue
             if run.average is not None:
                 run.average.update_parameters(run.model)
             for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + value.detach() * len(index)
+                totals[name] = totals.get(name, zero) + value.detach() * weight * size
             bar.update()
             if step % 10 == 0:
                 bar.set_postfix(
                     epoch=epoch + 1, loss=f"{losses['total'].item():.3f}", refresh=False
                 )
+    totals = run.processes.total(totals)
     return {f"train_{n}": float(v) / len(data) for n, v in totals.items()}
 
 
-def _step(run: Run, item: Item) -> dict[str, Tensor]:
+def _step(run: Run, item: Item, weight: float) -> dict[str, Tensor]:
     """Losses, gradients and, after enough batches, a step."""
     recipe, config = run.recipe, run.preset.train
     with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
@@ -214,6 +245,7 @@ def _step(run: Run, item: Item) -> dict[str, Tensor]:
         run.optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()
     run.model.after_backward(item)
+    run.processes.average_gradients(run.model.parameters(), weight)
     norm = torch.nn.utils.clip_grad_norm_(
         run.model.parameters(), recipe.clip_norm or math.inf
     )

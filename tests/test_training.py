@@ -223,6 +223,11 @@ def test_learning_rate_warms_up_and_decays_to_zero() -> None:
     assert rates[-1] < 1e-6
 
 
+def test_constant_schedule_keeps_the_rate() -> None:
+    config = TrainConfig(learning_rate=1e-3, schedule="constant")
+    assert {learning_rate(step, 100, config) for step in range(100)} == {1e-3}
+
+
 def test_unknown_selection_is_refused(
     dataset: Dataset, preset: Preset, tmp_path: Path
 ) -> None:

@@ -61,6 +61,7 @@ class ALMT(BaselineMethod):
         architecture: see `TextEncoder`; for loading checkpoints.
     """
 
+    shareable = True
     config: ALMTConfig
 
     def __init__(

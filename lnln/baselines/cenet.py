@@ -88,6 +88,7 @@ class CENET(BaselineMethod):
         ValueError: the encoder has no BERT layers to put the shift between.
     """
 
+    shareable = True
     config: CENETConfig
 
     def __init__(
@@ -164,14 +165,18 @@ class CENET(BaselineMethod):
             coupled=True,
             epsilon=self.config.epsilon,
             clip_norm=self.config.clip_norm,
-            constant=True,
         )
 
 
 CENET_PRESETS = settings(
     CENETConfig(),
     TrainConfig(
-        batch_size=64, learning_rate=1e-5, weight_decay=1e-4, clip=0.0, patience=8
+        batch_size=64,
+        learning_rate=1e-5,
+        weight_decay=1e-4,
+        schedule="constant",
+        clip=0.0,
+        patience=8,
     ),
     {
         "mosei": ({"epsilon": 1e-8}, {}),

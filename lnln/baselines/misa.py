@@ -188,7 +188,6 @@ class MISA(BaselineMethod):
             coupled=True,
             clip_value=self.config.clip_value,
             accumulate=self.config.accumulate,
-            constant=True,
         )
 
 
@@ -217,7 +216,12 @@ def difference(x: Tensor, y: Tensor) -> Tensor:
 MISA_PRESETS = settings(
     MISAConfig(),
     TrainConfig(
-        batch_size=16, learning_rate=1e-4, weight_decay=0.0, clip=0.0, patience=8
+        batch_size=16,
+        learning_rate=1e-4,
+        weight_decay=0.0,
+        schedule="constant",
+        clip=0.0,
+        patience=8,
     ),
     {
         "mosei": (

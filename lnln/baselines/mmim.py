@@ -211,7 +211,6 @@ class MMIM(BaselineMethod):
             [group | {"weight_decay": decay} for group in groups if group["params"]],
             coupled=True,
             clip_norm=self.config.clip_norm,
-            constant=True,
             stages=2,
             first_share=self.config.first_share,
         )
@@ -220,7 +219,12 @@ class MMIM(BaselineMethod):
 MMIM_PRESETS = settings(
     MMIMConfig(),
     TrainConfig(
-        batch_size=32, learning_rate=1e-3, weight_decay=1e-4, clip=0.0, patience=8
+        batch_size=32,
+        learning_rate=1e-3,
+        weight_decay=1e-4,
+        schedule="constant",
+        clip=0.0,
+        patience=8,
     ),
     {
         "mosei": ({"first_share": 0.5}, {}),

@@ -217,7 +217,6 @@ class LabelGenerating(BaselineMethod):
             ],
             coupled=True,
             accumulate=c.accumulate,
-            constant=True,
         )
 
 
@@ -261,7 +260,12 @@ class SelfMM(LabelGenerating):
 SELF_MM_PRESETS = settings(
     SelfMMConfig(),
     TrainConfig(
-        batch_size=16, learning_rate=1e-3, weight_decay=1e-3, clip=0.0, patience=8
+        batch_size=16,
+        learning_rate=1e-3,
+        weight_decay=1e-3,
+        schedule="constant",
+        clip=0.0,
+        patience=8,
     ),
     {
         "mosei": (

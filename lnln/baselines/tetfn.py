@@ -172,7 +172,12 @@ def pool(frames: Tensor, steps: int) -> Tensor:
 TETFN_PRESETS = settings(
     TETFNConfig(),
     TrainConfig(
-        batch_size=64, learning_rate=3e-4, weight_decay=1e-2, clip=0.0, patience=8
+        batch_size=64,
+        learning_rate=3e-4,
+        weight_decay=1e-2,
+        schedule="constant",
+        clip=0.0,
+        patience=8,
     ),
     {
         "mosei": (

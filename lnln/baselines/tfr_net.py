@@ -285,7 +285,6 @@ class TFRNet(BaselineMethod):
             [group for group in groups if group["params"]],
             coupled=True,
             clip_value=c.clip_value,
-            constant=True,
         )
 
 
@@ -314,7 +313,12 @@ def removal_loss(
 TFR_NET_PRESETS = settings(
     TFRNetConfig(),
     TrainConfig(
-        batch_size=24, learning_rate=1e-3, weight_decay=1e-3, clip=0.0, patience=6
+        batch_size=24,
+        learning_rate=1e-3,
+        weight_decay=1e-3,
+        schedule="constant",
+        clip=0.0,
+        patience=6,
     ),
     {
         "mosei": (
