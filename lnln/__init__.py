@@ -38,7 +38,8 @@ from lnln.missing import (
     training_rates,
 )
 from lnln.mmsa import read_mmsa, write_mmsa
-from lnln.model import LNLN, Output
+from lnln.model import LNLN
+from lnln.output import Output
 from lnln.plot import flow_figure, robustness_figure
 from lnln.study import Study, open_data, open_study
 from lnln.training import train

@@ -7,17 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnln.config import (
-    MASKS,
-    PRESETS,
-    RELEASED_CHOICES,
-    SCHEDULES,
-    SELECTIONS,
-    EncoderConfig,
-    ModelConfig,
-    Preset,
-    as_released,
-)
+from lnln.choices import MASKS, RELEASED_CHOICES, SCHEDULES, SELECTIONS
+from lnln.config import PRESETS, EncoderConfig, ModelConfig, Preset, as_released
 from lnln.distributed import is_first
 from lnln.grid import Source, open_source
 from lnln.methods import TITLES, preset_for

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
+from lnln.choices import MASKS, PARTS, RELEASED_CHOICES, SCHEDULES, SELECTIONS
 from lnln.data import MODALITIES, Dataset
 
 
@@ -28,21 +30,6 @@ class EncoderConfig:
     heads: int = 4
     ffn_width: int = 128
     dropout: float = 0.1
-
-
-#: What the released program computes otherwise than the paper describes, by name.
-#: Numbers are those of the list in `lnln.released`.
-RELEASED_CHOICES = {
-    "adversary": "2-5: gradient reversed before the mixing; D judges H^1_d of the"
-    " corrupted against H^1_l of the complete input, and trains both",
-    "reconstruction": "6-8: features H^1_m are reconstructed, from a second pass over"
-    " the complete input whose result is not detached",
-    "padding": "9: padding is attended to everywhere but in BERT",
-    "hyper": "11-13: hyper-modality layers with one query map and one output map, a"
-    " stream that is normalised in place, positions added to the first scale",
-    "generator": "15: a second learnable block, from which H^1_p is read",
-    "start": "14: initial values of positions N(0, 1), tokens 0, H^0_p and H^0_hyper 1",
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +57,8 @@ class LNLNConfig(ModelConfig):
 
     Attributes:
         variant: "paper"; "released", everything as the released program computes it;
-            or "paper" with some of `RELEASED_CHOICES`, as in "paper+padding+start".
+            or "paper" with some of `RELEASED_CHOICES` and without some of `PARTS`, as
+            in "paper+padding+start" and "paper-dmc".
         tokens: learnable tokens T in front of each modality.
         width: model width d.
         heads, head_width: attention heads and their width in every block but the
@@ -100,18 +88,26 @@ class LNLNConfig(ModelConfig):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        base, *choices = self.variant.split("+")
-        known = base == "paper" or self.variant == "released"
-        if not known or not set(choices) <= set(RELEASED_CHOICES):
+        known = "|".join(
+            [rf"\+{name}" for name in RELEASED_CHOICES] + [f"-{p}" for p in PARTS]
+        )
+        if not re.fullmatch(f"released|paper({known})*", self.variant):
             raise ValueError(
-                f"variant {self.variant!r} is unknown; it is 'paper', 'released' or "
-                f"'paper+...' with some of {sorted(RELEASED_CHOICES)}"
+                f"variant {self.variant!r} is unknown; it is 'paper', 'released', "
+                f"'paper+...' with some of {sorted(RELEASED_CHOICES)} or 'paper-...' "
+                f"without some of {sorted(PARTS)}"
             )
 
     def as_released(self, choice: str) -> bool:
         """Whether one of `RELEASED_CHOICES` is made as in the released program."""
         assert choice in RELEASED_CHOICES
-        return self.variant == "released" or choice in self.variant.split("+")
+        chosen = re.findall(r"\+(\w+)", self.variant)
+        return self.variant == "released" or choice in chosen
+
+    def lacks(self, part: str) -> bool:
+        """Whether one of `PARTS` is left out."""
+        assert part in PARTS
+        return part in re.findall(r"-(\w+)", self.variant)
 
 
 @dataclass(frozen=True)
@@ -131,26 +127,6 @@ class LossWeights:
     delta: float = 1.0
 
 
-#: How the reported epoch is chosen, and what every output says about it.
-SELECTIONS = {
-    "validation": "best epoch by validation MAE, mean over the validation rates",
-    "paper": "peak epoch per metric on the TEST split at r = 0.5 (the paper's rule;"
-    " optimistic, since the test labels choose the epoch)",
-    "released": "as 'paper', on the released masks, always all epochs; epoch 1 counts"
-    " as a best so far without being saved",
-}
-#: How training corrupts, and how the learning rate runs.
-MASKS = {
-    "redrawn": "new rates and new masks in every epoch",
-    "released": "rates and masks drawn once and kept for all epochs",
-}
-SCHEDULES = {
-    "steps": "per step: linear warm-up, then a cosine to zero",
-    "released": "per epoch, from learning rate 0 in epoch 1",
-    "constant": "the peak throughout, as most compared methods have it",
-}
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained (paper, Table 1, unless said otherwise).
@@ -160,7 +136,7 @@ class TrainConfig:
         warmup: share of all steps with linearly rising learning rate; a cosine
             to zero follows.
         schedule: "steps", "released" or "constant", see `SCHEDULES`.
-        masks: "redrawn" or "released", see `MASKS`.
+        masks: "redrawn", "released" or "none", see `MASKS`.
         clip: largest L2 norm of the gradient (not in the paper; keeps small-data
             runs stable); 0 for none.
         patience: epochs without a better validation score before stopping.

@@ -6,6 +6,7 @@ hyper-modality.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -225,4 +226,22 @@ class Predictor(nn.Module):
     def forward(self, fused: Tensor) -> Tensor:
         """(B, 1 + T, d) fused tokens to (B,) sentiment."""
         sentiment: Tensor = self.head(fused[:, 1:].mean(dim=1)).squeeze(-1)
+        return sentiment
+
+
+class Concatenation(nn.Module):
+    """What stands in for DMML in the ablation: means over tokens, then Linear(3 d, 1).
+
+    Args:
+        config: sizes of the network.
+    """
+
+    def __init__(self, config: LNLNConfig) -> None:
+        super().__init__()
+        self.head = nn.Linear(3 * config.width, 1)
+
+    def forward(self, dominant: Tensor, audio: Tensor, vision: Tensor) -> Tensor:
+        """(B, T, d) H^1_d, H^1_a and H^1_v to (B,) sentiment."""
+        joined = torch.cat([dominant, audio, vision], dim=-1).mean(dim=1)
+        sentiment: Tensor = self.head(joined).squeeze(-1)
         return sentiment

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from lnln.config import LossWeights
 
 if TYPE_CHECKING:
-    from lnln.model import Output, Reconstruction
+    from lnln.output import Output, Reconstruction
 
 
 @dataclass(frozen=True)

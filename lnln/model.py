@@ -1,6 +1,7 @@
 """LNLN assembled, as the paper writes it (Fig. 1) or as it was released.
 
 `LNLNConfig.variant` decides; item numbers are those of the list in `lnln.released`.
+A part that a variant leaves out is built all the same, and not used.
 
 Notation as in `lnln.components`; U^0_m is the complete input of modality m.
 """
@@ -8,7 +9,6 @@ Notation as in `lnln.components`; U^0_m is the complete input of modality m.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
@@ -25,60 +25,20 @@ from lnln.components import (
 )
 from lnln.config import LNLNConfig
 from lnln.data import MODALITIES, Batch, valid_positions
-from lnln.dmml import DominantScales, FusionTransformer, HyperModality, Predictor
+from lnln.dmml import (
+    Concatenation,
+    DominantScales,
+    FusionTransformer,
+    HyperModality,
+    Predictor,
+)
 from lnln.encoder import TextEncoder
 from lnln.grouping import encode_both, encode_in_groups
 from lnln.layers import reverse_gradient
 from lnln.losses import lnln_losses
 from lnln.method import Item, Method
 from lnln.missing import Erased
-
-
-@dataclass(frozen=True)
-class Reconstruction:
-    """What L_rec compares, per modality "l", "a", "v".
-
-    Attributes:
-        estimate: (B, T_m, d_m) from the corrupted input.
-        target: (B, T_m, d_m) U^0_m; for language the encoder's features of the
-            complete text, without gradient. Released code: both are (B, T, d), an
-            estimate from H^1_m of the corrupted input of that of the complete one.
-        mask: (B, T_m) bool, True at real positions.
-    """
-
-    estimate: Tensor
-    target: Tensor
-    mask: Tensor
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a forward pass gives.
-
-    Attributes:
-        sentiment: (B,) prediction y-hat.
-        completeness: (B,) w.
-        proxy_logits, language_logits: (B, T, 2) discriminator on H^1_p (gradient
-            reversed) and on H^1_l (detached): only D and the generator's side play.
-            Released code: on H^1_d and on H^1_l of the complete input.
-        embedded: {"l" | "a" | "v": (B, T, d) H^1_m}.
-        proxy: (B, T, d) H^1_p.
-        dominants: (H^1_d, H^2_d, H^3_d), each (B, T, d).
-        hyper: (B, T, d) H^3_hyper.
-        fused: (B, 1 + T, d) output of the fusion Transformer.
-        reconstructions: per modality where a complete batch was given, else empty.
-    """
-
-    sentiment: Tensor
-    completeness: Tensor
-    proxy_logits: Tensor
-    language_logits: Tensor
-    embedded: dict[str, Tensor]
-    proxy: Tensor
-    dominants: tuple[Tensor, ...]
-    hyper: Tensor
-    fused: Tensor
-    reconstructions: dict[str, Reconstruction]
+from lnln.output import Output, Reconstruction
 
 
 class LNLN(Method):
@@ -118,6 +78,8 @@ class LNLN(Method):
         self.hyper_modality = HyperModality(config)
         self.fusion = FusionTransformer(config)
         self.predictor = Predictor(config)
+        if config.lacks("dmml"):
+            self.concatenation = Concatenation(config)
         self.reconstructor = nn.ModuleDict(
             {m: _reconstructor(config, *shapes[m]) for m in MODALITIES}
         )
@@ -236,9 +198,14 @@ class LNLN(Method):
         released_game = self.config.as_released("adversary")
         mixed = reverse_gradient(proxy) if released_game else proxy
         dominant = correct(mixed, language, completeness)
+        if self.config.lacks("dmc"):
+            dominant = language
         dominants = self.dominant_scales(dominant)
         hyper = self.hyper_modality(dominants, audio, vision)
         fused = self.fusion(dominants[-1], hyper)
+        sentiment = self.predictor(fused)
+        if self.config.lacks("dmml"):
+            sentiment = self.concatenation(dominant, audio, vision)
         return {
             "completeness": completeness,
             "proxy": proxy,
@@ -246,7 +213,7 @@ class LNLN(Method):
             "dominants": dominants,
             "hyper": hyper,
             "fused": fused,
-            "sentiment": self.predictor(fused),
+            "sentiment": sentiment,
         }
 
     def _inputs(

@@ -22,7 +22,8 @@ from lnln.checkpoint import (
     with_prefix,
     write_tensors,
 )
-from lnln.config import SELECTIONS, Preset
+from lnln.choices import SELECTIONS
+from lnln.config import Preset
 from lnln.data import Dataset, Standardizer
 from lnln.distributed import Processes
 from lnln.method import Method, Recipe

@@ -177,6 +177,8 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
     rates = training_rates(
         len(data), torch.Generator().manual_seed(RELEASED_SEED) if fixed else on_cpu
     )
+    if config.masks == "none":
+        rates = torch.zeros_like(rates)
     kept_uniforms = released_uniforms(data) if fixed else None
     for column, modality in enumerate(MODALITIES):
         if modality not in config.modalities:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lnln.config import LossWeights
 from lnln.losses import adversarial_loss, lnln_losses, reconstruction_loss
-from lnln.model import Output, Reconstruction
+from lnln.output import Output, Reconstruction
 
 
 def part(estimate: list, target: list, mask: list) -> Reconstruction:

@@ -29,7 +29,8 @@ from lnln.layers import (
 )
 from lnln.losses import adversarial_loss, reconstruction_loss
 from lnln.missing import erase, fixed_rates, split_uniforms
-from lnln.model import LNLN, Output
+from lnln.model import LNLN
+from lnln.output import Output
 
 TINY = LNLNConfig(
     text_length=7,

@@ -127,11 +127,11 @@ def test_targets_of_make_exist(name: str) -> None:
     [
         ("lnln.erase", True),
         ("lnln.missing.erase", True),
-        ("lnln.model.Output.completeness", True),
+        ("lnln.output.Output.completeness", True),
         ("lnln.components.ModalityEmbedding.tokens", True),
         ("lnln.erased", False),
         ("lnln.missing.erased", False),
-        ("lnln.model.Output.complete", False),
+        ("lnln.output.Output.complete", False),
     ],
 )
 def test_a_wrong_name_is_noticed(dotted: str, exists: bool) -> None:

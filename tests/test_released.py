@@ -28,8 +28,9 @@ from transformers import BertConfig, BertModel
 
 import lnln.model
 from lnln.checkpoint import CheckpointError, TrainedModel
+from lnln.choices import RELEASED_CHOICES
 from lnln.components import ProxyGenerator, correct
-from lnln.config import PRESETS, RELEASED_CHOICES, LNLNConfig, LossWeights, as_released
+from lnln.config import PRESETS, LNLNConfig, LossWeights, as_released
 from lnln.data import MODALITIES, Batch
 from lnln.dmml import ReleasedHyperLayer
 from lnln.encoder import TextEncoder

@@ -19,7 +19,8 @@ from transformers import BertConfig
 from lnln.config import PRESETS, as_released
 from lnln.data import MODALITIES, Batch
 from lnln.losses import Losses, lnln_losses
-from lnln.model import LNLN, Output
+from lnln.model import LNLN
+from lnln.output import Output
 from lnln.released import load_released, released_name
 
 _DEFAULT = Path(__file__).parents[2] / "shared/data/released_golden_mosi.npz"
