@@ -13,6 +13,7 @@ from lnln import __version__, check
 from lnln import evaluation as ev
 from lnln.checkpoint import CheckpointError, load_model, load_pretrained
 from lnln.cli_compare import add_compare
+from lnln.cli_reproduce import add_reproduce
 from lnln.cli_train import add_data_options, add_train
 from lnln.config import PRESETS
 from lnln.corpus import simulate
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     _add_evaluate(commands)
     add_compare(commands)
+    add_reproduce(commands)
     _add_export(commands)
     return parser
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lnln.cli_train import add_data_options, source_for
 from lnln.compare import adapted, write_tables
 from lnln.config import PRESETS, EncoderConfig
+from lnln.data import Dataset
 from lnln.grid import open_source, run_grid
 from lnln.methods import TITLES, preset_for
 
@@ -35,16 +36,27 @@ def add_compare(commands: Subparsers) -> None:
         choices=["all", *TITLES],
         help="default: all",
     )
+    parser.add_argument(
+        "--modalities", action="store_true", help="also all subsets of modalities"
+    )
+    add_grid_options(parser, "runs/compare")
+    parser.set_defaults(run=_compare)
+
+
+def add_grid_options(parser: argparse.ArgumentParser, out: str) -> None:
+    """Add what every grid of runs takes.
+
+    Args:
+        parser: of a command.
+        out: default of --out.
+    """
     parser.add_argument("--preset", choices=sorted(PRESETS), default="mini")
     add_data_options(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113])
     parser.add_argument("--mask-seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument(
-        "--modalities", action="store_true", help="also all subsets of modalities"
-    )
     parser.add_argument("--encoder", help="text encoder: a local folder or a hub name")
-    parser.add_argument("--epochs", type=int, help="instead of the methods' own")
-    parser.add_argument("--out", type=Path, default=Path("runs/compare"))
+    parser.add_argument("--epochs", type=int, help="instead of the settings' own")
+    parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument(
         "--cluster",
         metavar="ADDRESS",
@@ -53,7 +65,18 @@ def add_compare(commands: Subparsers) -> None:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.set_defaults(run=_compare)
+
+
+def changes_for(options: argparse.Namespace, dataset: Dataset) -> dict[str, Any]:
+    """What the options change in every preset, for `compare.adapted`."""
+    changes: dict[str, Any] = {}
+    if options.encoder is not None:
+        changes["encoder"] = EncoderConfig(name=options.encoder)
+    elif dataset.name == "simulated":
+        changes["encoder"] = PRESETS["mini"].model.encoder
+    if options.epochs is not None:
+        changes |= {"epochs": options.epochs, "patience": options.epochs}
+    return changes
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -61,13 +84,7 @@ def _compare(options: argparse.Namespace) -> int:
     dataset = open_source(source)
     source = replace(source, sha256=dataset.sha256)
     methods = list(TITLES) if "all" in options.methods else options.methods
-    changes: dict[str, object] = {}
-    if options.encoder is not None:
-        changes["encoder"] = EncoderConfig(name=options.encoder)
-    elif dataset.name == "simulated":
-        changes["encoder"] = PRESETS["mini"].model.encoder
-    if options.epochs is not None:
-        changes |= {"epochs": options.epochs, "patience": options.epochs}
+    changes = changes_for(options, dataset)
     presets = {m: adapted(preset_for(m, options.preset), **changes) for m in methods}
     paths = run_grid(
         presets,

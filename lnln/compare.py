@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -29,15 +29,34 @@ Setting = Callable[[ev.Row], str | None]
 Gap = tuple[float, float, float]
 
 
-def rows_of(paths: Iterable[Path]) -> list[ev.Row]:
-    """The scores of finished cells; what is repeated in each (the references) once."""
+def title_of(path: Path, titles: Mapping[str, str]) -> str:
+    """The title of a cell, whose folder is named after a method and a seed."""
+    return titles[path.name.rsplit("-", 1)[0]]
+
+
+def rows_of(paths: Iterable[Path], titles: Mapping[str, str] = TITLES) -> list[ev.Row]:
+    """The scores of finished cells; what is repeated in each (the references) once.
+
+    Args:
+        paths: the cells.
+        titles: {name of a cell without its seed: what its rows are called}.
+
+    Raises:
+        CheckpointError: a cell is not finished.
+    """
     rows: dict[tuple[Any, ...], ev.Row] = {}
     for path in paths:
         try:
             found = ev.read_csv(path / "robustness.csv")
         except FileNotFoundError:
             raise CheckpointError(f"{path}: not finished; run the grid again") from None
-        rows |= {tuple(row.values()): row for row in found}
+        own = "".join(ev.load_record(path)["preset"]["train"]["modalities"])
+        for row in found:
+            if row["method"] not in (ev.BAYES, ev.FLOOR, ev.LINEAR):
+                row["method"] = title_of(path, titles)
+                # All that a model was trained with (Table 6) is all there is for it.
+                row["available"] = {own: "lav"}.get(row["available"], row["available"])
+            rows[tuple(row.values())] = row
     return list(rows.values())
 
 
@@ -135,7 +154,11 @@ def _errors(paths: Sequence[Path]) -> np.ndarray[Any, Any]:
 
 
 def text_table(
-    found: Sequence[dict[str, Any]], gaps: dict[str, Gap], scheme: str, form: str
+    found: Sequence[dict[str, Any]],
+    gaps: dict[str, Gap],
+    scheme: str,
+    form: str,
+    reference: str = "",
 ) -> str:
     """A summary as a table.
 
@@ -144,6 +167,7 @@ def text_table(
         gaps: {title: from `difference_to`}; empty for none.
         scheme: "mosi" or "sims".
         form: "markdown" or "latex".
+        reference: the title whose error the gaps are differences to.
 
     Returns:
         Text: means, with the spread between training seeds where there are several.
@@ -153,7 +177,7 @@ def text_table(
     places = list(dict.fromkeys((r["setting"], r["method"]) for r in found))
     several = len({place for place, _ in places}) > 1
     head = (["setting"] if several else []) + ["method", *metrics]
-    lines = [head + (["MAE less LNLN's [95 %]"] if gaps else [])]
+    lines = [head + ([f"MAE less that of {reference} [95 %]"] if gaps else [])]
     for place, method in places:
         line = ([place] if several else []) + [method]
         for metric in metrics:
@@ -184,7 +208,13 @@ def _cell(row: dict[str, Any], form: str) -> str:
     )
 
 
-def write_tables(paths: Sequence[Path], folder: Path, scheme: str) -> str:
+def write_tables(
+    paths: Sequence[Path],
+    folder: Path,
+    scheme: str,
+    titles: Mapping[str, str] = TITLES,
+    reference: str = TITLES[LNLNConfig.method],
+) -> str:
     """Write all tables and the curves of finished cells.
 
     Args:
@@ -192,16 +222,18 @@ def write_tables(paths: Sequence[Path], folder: Path, scheme: str) -> str:
         folder: gets `scores.csv` (every score); `overall`, `rates` and, if the cells
             have them, `modalities`, each as .csv, .md and .tex; and `curves.png`.
         scheme: "mosi" or "sims".
+        titles: see `rows_of`.
+        reference: the title whose error the others' are compared with.
 
     Returns:
         The table over all rates as Markdown.
     """
-    rows = rows_of(paths)
+    rows = rows_of(paths, titles)
     ev.write_csv(folder / "scores.csv", rows)
     cells: dict[str, list[Path]] = {}
     for path in paths:
-        cells.setdefault(TITLES[path.name.rsplit("-", 1)[0]], []).append(path)
-    ours = cells.get(TITLES[LNLNConfig.method], [])
+        cells.setdefault(title_of(path, titles), []).append(path)
+    ours = cells.get(reference, [])
     gaps = {
         title: difference_to(ours, theirs)
         for title, theirs in cells.items()
@@ -209,7 +241,7 @@ def write_tables(paths: Sequence[Path], folder: Path, scheme: str) -> str:
     }
     overall = summary(rows, scheme)
     mae = {row["method"]: -row["mean"] for row in overall if row["metric"] == "mae"}
-    text = _write_table(folder / "overall", overall, mae, gaps, scheme)
+    text = _write_table(folder / "overall", overall, mae, gaps, scheme, reference)
     _write_table(folder / "rates", summary(rows, scheme, at_rate), mae, {}, scheme)
     if any(row["available"] == "l" for row in rows):
         by_subset = summary(rows, scheme, available)
@@ -225,6 +257,7 @@ def _write_table(
     order: dict[str, float],
     gaps: dict[str, Gap],
     scheme: str,
+    reference: str = "",
 ) -> str:
     """Write .csv, .md and .tex, settings in their order; returns the Markdown."""
     settings = list(dict.fromkeys(row["setting"] for row in found))
@@ -236,8 +269,10 @@ def _write_table(
             writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(found)
-    markdown = text_table(found, gaps, scheme, "markdown")
-    latex = text_table(found, gaps, scheme, "latex")
+    markdown, latex = (
+        text_table(found, gaps, scheme, form, reference)
+        for form in ("markdown", "latex")
+    )
     for text, suffix in ((markdown, ".md"), (latex, ".tex")):
         with atomic_path(path.with_suffix(suffix)) as draft:
             draft.write_text(text + "\n", encoding="utf-8")

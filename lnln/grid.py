@@ -20,7 +20,7 @@ from tqdm.auto import tqdm
 from lnln import evaluation as ev
 from lnln.checkpoint import Predictions, write_tensors
 from lnln.config import Preset
-from lnln.data import MODALITIES, DataError, Dataset
+from lnln.data import DataError, Dataset
 from lnln.missing import TEST_RATES
 from lnln.study import open_data
 from lnln.training import train, with_train
@@ -123,12 +123,14 @@ def run_cell(cell: Cell) -> Path:
 
 def _score(cell: Cell, dataset: Dataset) -> None:
     predicted: list[Tensor] = []
+    # What a model was trained without it is tested without, too (Table 6).
+    own = cell.preset.train.modalities
 
     def keep(condition: ev.Condition, predictions: Sequence[Predictions]) -> None:
-        if condition[0] == MODALITIES and condition[1] in TEST_RATES:
+        if condition[0] == own and condition[1] in TEST_RATES:
             predicted.extend(p.sentiment for p in predictions)
 
-    wanted = ev.conditions(TEST_RATES, cell.subsets)
+    wanted = ev.conditions(TEST_RATES, cell.subsets, own)
     seeds = cell.mask_seeds
     rows = ev.evaluate(
         cell.folder, dataset, wanted, mask_seeds=seeds, progress=False, watch=keep
@@ -138,6 +140,33 @@ def _score(cell: Cell, dataset: Dataset) -> None:
     tensors = {"sentiment": torch.stack(predicted), "labels": labels}
     write_tensors(cell.folder / "predictions.safetensors", tensors, {})
     ev.write_csv(cell.folder / "robustness.csv", rows)
+
+
+def cells_of(
+    presets: dict[str, Preset],
+    source: Source,
+    folder: Path,
+    seeds: Sequence[int],
+    *,
+    mask_seeds: Sequence[int] = (0, 1, 2),
+    subsets: bool = False,
+    device: str = "auto",
+    progress: bool = False,
+) -> list[Cell]:
+    """The cells of a grid, one seed after the other; arguments as for `run_grid`."""
+    return [
+        Cell(
+            with_train(presets[method], seed=seed),
+            source,
+            folder.absolute() / f"{method}-{seed}",
+            tuple(mask_seeds),
+            subsets,
+            device,
+            progress,
+        )
+        for seed in seeds
+        for method in presets
+    ]
 
 
 def run_grid(
@@ -155,7 +184,8 @@ def run_grid(
     """Train and evaluate every method with every seed.
 
     Args:
-        presets: {method: settings}; the seed in them is replaced.
+        presets: {name of the runs, such as a method's: settings}; the seed in them is
+            replaced.
         source: of the data, which are trained on and scored on their test split.
         folder: of the grid; the cells are its sub-folders.
         seeds: training seeds.
@@ -171,19 +201,16 @@ def run_grid(
         CheckpointError: a cell holds a run with other settings or data.
         ModuleNotFoundError: a cluster needs the extra `lnln[scale]`.
     """
-    cells = [
-        Cell(
-            with_train(presets[method], seed=seed),
-            source,
-            folder.absolute() / f"{method}-{seed}",
-            tuple(mask_seeds),
-            subsets,
-            device,
-            progress and cluster is None,
-        )
-        for seed in seeds
-        for method in presets
-    ]
+    cells = cells_of(
+        presets,
+        source,
+        folder,
+        seeds,
+        mask_seeds=mask_seeds,
+        subsets=subsets,
+        device=device,
+        progress=progress and cluster is None,
+    )
     open_cells = [cell for cell in cells if not cell.finished]
     # What is finished is checked here: it must be the run that is asked for.
     for cell in cells:

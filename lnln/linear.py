@@ -29,13 +29,14 @@ class LinearBaseline:
 
     Attributes:
         weight: (F,) weights of words, mean frames and the constant.
-        words: size of the vocabulary that is counted.
+        words: (V,) ids of the words that are counted, sorted: those of the training
+            split. A ridge regression gives all others the weight 0.
         standardizer: column scaling of the frames.
         penalty: the ridge penalty, chosen on the validation split.
     """
 
     weight: Tensor
-    words: int
+    words: Tensor
     standardizer: Standardizer
     penalty: float
 
@@ -45,12 +46,11 @@ class LinearBaseline:
         return (features @ self.weight).float()
 
 
-def _features(batch: Batch, words: int) -> Tensor:
-    counts = torch.zeros(len(batch), words, dtype=torch.float64)
-    counts.scatter_add_(
-        1, batch.tokens, torch.ones_like(counts[:, :1]).expand_as(batch.tokens)
-    )
-    counts[:, [PAD, UNK, CLS, SEP]] = 0
+def _features(batch: Batch, words: Tensor) -> Tensor:
+    place = torch.searchsorted(words, batch.tokens).clamp(max=len(words) - 1)
+    known = (words[place] == batch.tokens).double()
+    counts = torch.zeros(len(batch), len(words), dtype=torch.float64)
+    counts.scatter_add_(1, place, known)
     means = [_mean_of_survivors(frames) for frames in (batch.audio, batch.vision)]
     constant = torch.ones(len(batch), 1, dtype=torch.float64)
     return torch.cat([counts, *means, constant], dim=1)
@@ -73,8 +73,8 @@ def fit_linear(dataset: Dataset, seed: int = 1111, copies: int = 10) -> LinearBa
         `LinearBaseline`.
     """
     train, valid = dataset.train.batch, dataset.valid.batch
-    words = 1 + max(int(s.batch.tokens.max()) for s in dataset.splits.values())
-    words = max(words, SEP + 1)
+    words = train.tokens.unique()
+    words = words[~torch.isin(words, torch.tensor([PAD, UNK, CLS, SEP]))]
     standardizer = Standardizer.fit(train)
     generator = torch.Generator().manual_seed(seed)
     gram, target = torch.zeros(()), torch.zeros(())

@@ -56,8 +56,9 @@ def test_it_recovers_a_planted_linear_signal(
 ) -> None:
     batch = planted.test.batch
     assert np.corrcoef(fitted(batch), batch.labels)[0, 1] > 0.95
-    words = fitted.weight[[GOOD, BAD, NEUTRAL]]
-    assert words[0] > words[2] > words[1]
+    place = {int(word): i for i, word in enumerate(fitted.words)}
+    good, bad, neutral = (fitted.weight[place[w]] for w in (GOOD, BAD, NEUTRAL))
+    assert good > neutral > bad
 
 
 @pytest.mark.parametrize(("rate", "share"), [(0.5, 0.7), (0.9, 0.9)])
@@ -67,6 +68,17 @@ def test_it_uses_what_survives(
     batch = at_rate(planted.test.batch, rate)
     floor = (batch.labels - planted.train.batch.labels.median()).abs().mean()
     assert (fitted(batch) - batch.labels).abs().mean() < share * floor
+
+
+def test_a_word_that_was_never_seen_counts_for_nothing(
+    planted: Dataset, fitted: LinearBaseline
+) -> None:
+    batch = planted.test.batch
+    unseen = torch.where(batch.tokens == GOOD, 30521, batch.tokens)
+    erased = torch.where(batch.tokens == GOOD, UNK, batch.tokens)
+    predictions = (fitted(replace(batch, tokens=t)) for t in (unseen, erased))
+    torch.testing.assert_close(*predictions)
+    assert 30521 not in fitted.words
 
 
 def test_erased_words_and_special_tokens_have_no_weight(

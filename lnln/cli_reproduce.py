@@ -1,0 +1,165 @@
+"""`lnln reproduce`: one command for each table and figure of the paper."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lnln import paper
+from lnln.cli_compare import add_grid_options, changes_for
+from lnln.cli_train import source_for
+from lnln.compare import adapted
+from lnln.data import Dataset
+from lnln.grid import Source, cells_of, open_source, run_grid
+from lnln.reproduce import (
+    ITEMS,
+    compare_settings,
+    number,
+    plan,
+    presets_of,
+    write_item,
+)
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def add_reproduce(commands: Subparsers) -> None:
+    """Add the command to the others."""
+    parser = commands.add_parser(
+        "reproduce",
+        help="repeat a table or figure of the paper",
+        description="Train and score what a table or figure of the paper shows, on "
+        "simulated data or on a file of yours, and print it beside the paper's "
+        "numbers. Items share their runs; what is finished is not done again.",
+    )
+    parser.add_argument(
+        "item", nargs="?", choices=sorted(ITEMS, key=_order), metavar="ITEM"
+    )
+    parser.add_argument("--list", action="store_true", help="all items")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would be done, no more"
+    )
+    parser.add_argument(
+        "--dataset",
+        choices=["MOSI", "MOSEI", "SIMS"],
+        help="whose printed numbers to show; by default that of the data, else the "
+        "first that the item has",
+    )
+    add_grid_options(parser, "runs/reproduce")
+    parser.set_defaults(run=_reproduce)
+
+
+def _order(name: str) -> tuple[bool, int]:
+    return name.startswith("figure"), number(name)
+
+
+def _reproduce(options: argparse.Namespace) -> int:
+    if options.list or options.item is None:
+        print(listing())
+        return 0
+    item = ITEMS[options.item]
+    if item.kind == "drawing":
+        print(f"{options.item} is a drawing; ours opens the book (book/intro.md)")
+        return 0
+    dataset_name = options.dataset or item.datasets[0]
+    if item.kind == "settings":
+        print(compare_settings(options.dataset or _named(options.preset) or "MOSI"))
+        return 0
+    source = source_for(options)
+    dataset = open_source(source)
+    source = replace(source, sha256=dataset.sha256)
+    if options.dataset is None and dataset.name.upper() in item.datasets:
+        dataset_name = dataset.name.upper()
+    if item.kind == "chapter":
+        return _chapter(options, source, dataset)
+    changes = changes_for(options, dataset)
+    presets, titles = presets_of(options.item, options.preset, dataset_name)
+    presets = {name: adapted(preset, **changes) for name, preset in presets.items()}
+    folder = options.out / item.kind
+    common = {
+        "mask_seeds": options.mask_seeds,
+        "subsets": item.subsets,
+        "device": options.device,
+    }
+    if options.dry_run:
+        cells = cells_of(presets, source, folder, options.seeds, **common)
+        print("\n".join(plan(cells, dataset)))
+        return 0
+    paths = run_grid(
+        presets,
+        source,
+        folder,
+        options.seeds,
+        progress=not options.quiet,
+        cluster=options.cluster,
+        **common,
+    )
+    tables = options.out / options.item
+    tables.mkdir(parents=True, exist_ok=True)
+    ours = write_item(options.item, paths, tables, dataset.scheme, titles)
+    print(f"Ours, {options.item} on {dataset.source}:\n\n{ours}\n")
+    if options.item.startswith("table"):
+        print(f"The paper's, as printed, {dataset_name} (see chapter 27 for errors):\n")
+        print(paper.markdown(number(options.item), dataset_name))
+    return 0
+
+
+def _named(preset: str) -> str | None:
+    return preset.upper() if preset != "mini" else None
+
+
+def listing() -> str:
+    """All items as a table of text."""
+    lines = [f"{'item':9s} {'shows':38s} {'data sets':18s} chapter"]
+    for name in sorted(ITEMS, key=_order):
+        item = ITEMS[name]
+        sets = " ".join(item.datasets)
+        lines.append(f"{name:9s} {item.shows:38s} {sets:18s} {item.chapter}")
+    return "\n".join(lines)
+
+
+def _chapter(options: argparse.Namespace, source: Source, dataset: Dataset) -> int:
+    """Train LNLN if the chapter needs a run, and have the chapter draw."""
+    item = ITEMS[options.item]
+    tool = Path(__file__).parents[1] / "book" / "_tools" / "chapters.py"
+    run: Path | None = None
+    if source.spec == "simulated":
+        source = replace(source, spec=f"simulated:{_size(source)}")
+    # The book's own model serves for the book's own data.
+    if source.spec != "simulated:mini" and item.chapter != "02_the_data":
+        presets, _ = presets_of(options.item, options.preset, item.datasets[0])
+        presets = {
+            name: adapted(preset, **changes_for(options, dataset))
+            for name, preset in presets.items()
+        }
+        seeds = options.seeds[:1]
+        common = {"mask_seeds": options.mask_seeds, "device": options.device}
+        folder = options.out / "methods"
+        (cell,) = cells_of(presets, source, folder, seeds, **common)
+        run = cell.folder
+        if options.dry_run:
+            print("\n".join(plan([cell], dataset)))
+    command = [sys.executable, str(tool), "run", item.chapter, "--out"]
+    command += [str(options.out / options.item), "-p", "source", source.spec]
+    if run is not None:
+        command += ["-p", "run", str(run)]
+    print(" ".join(command))
+    if options.dry_run:
+        return 0
+    if not tool.is_file():
+        raise FileNotFoundError(
+            f"{tool}: {options.item} is drawn by a chapter of the book; run this from "
+            "a clone of the repository (make setup)"
+        )
+    if run is not None:
+        run_grid(presets, source, folder, seeds, progress=not options.quiet, **common)
+    return subprocess.run(command, check=False).returncode
+
+
+def _size(source: Source) -> str:
+    return "mini" if source.preset == "mini" else "full"

@@ -1,0 +1,130 @@
+"""Every table and figure of the paper has a command, and the grid ones run."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from lnln import PRESETS, Split, simulate, write_mmsa
+from lnln.ablation import ablations, folder_name
+from lnln.cli import main
+from lnln.paper import markdown, printed
+from lnln.reproduce import ITEMS, number
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = ["--epochs", "1", "--seeds", "1", "--quiet", "--device", "cpu"]
+SMALL += ["--mask-seeds", "0"]
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """All items share their runs."""
+    return str(tmp_path_factory.mktemp("reproduce"))
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A file of 40 utterances a split."""
+    dataset, some = simulate("mini"), torch.arange(40)
+    splits = {
+        name: Split(split.batch.select(some), split.ids[:40], split.raw_text[:40])
+        for name, split in dataset.splits.items()
+    }
+    path = tmp_path_factory.mktemp("data") / "small.pkl"
+    write_mmsa(replace(dataset, splits=splits), path)
+    return str(path)
+
+
+def test_every_table_and_figure_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "--list"]) == 0
+    listed = capsys.readouterr().out
+    wanted = [f"table{k}" for k in range(1, 15)] + [f"figure{k}" for k in range(1, 9)]
+    assert sorted(ITEMS) == sorted(wanted)
+    for name in wanted:
+        assert re.search(rf"^{name} ", listed, re.MULTILINE)
+
+
+def test_every_chapter_that_is_named_exists() -> None:
+    pages = {path.stem for path in (ROOT / "book").iterdir()}
+    assert {item.chapter for item in ITEMS.values()} <= pages
+
+
+def test_every_data_set_of_a_table_is_in_the_paper() -> None:
+    for name, item in ITEMS.items():
+        if name.startswith("table"):
+            for dataset in ("MOSI", "MOSEI", "SIMS"):
+                assert bool(printed(number(name), dataset)) == (
+                    dataset in item.datasets
+                )
+
+
+@pytest.mark.parametrize("table", [4, 5, 6, 7])
+@pytest.mark.parametrize("dataset", ["MOSI", "SIMS"])
+def test_ablations_have_the_names_of_the_paper(table: int, dataset: str) -> None:
+    rows = printed(table, dataset)
+    names = ablations(table, PRESETS["mini"], dataset)
+    if rows:
+        assert set(names) == {row["setting"] for row in rows}
+
+
+def test_ablations_change_something_and_only_what_is_the_same_has_one_name() -> None:
+    base = PRESETS["mini"]
+    presets = [p for table in (4, 5, 6, 7) for p in ablations(table, base).values()]
+    names = {folder_name(p, base) for p in presets}
+    assert len(names) == len({repr(p) for p in presets}) == 16
+    assert ablations(4, base)["w/o Reconstructor"] == ablations(5, base)["w/o L_rec"]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, item in ITEMS.items() if item.kind in ("ablation", "methods")]
+)
+def test_grids_run_and_print_both_numbers(
+    name: str, out: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["reproduce", name, "--out", out, "--data", data, *SMALL]
+    assert main([*command, "--dry-run"]) == 0
+    planned = capsys.readouterr().out
+    assert re.search(r"^\d+ of \d+ runs to do, on 40 ", planned, re.MULTILINE)
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    item = ITEMS[name]
+    if item.kind == "ablation":
+        for setting in ablations(number(name), PRESETS["mini"]):
+            assert f"| {setting} |" in told.split("The paper's")[0]
+    if name.startswith("table"):
+        assert markdown(number(name), item.datasets[0]) in told
+    assert main([*command, "--dry-run"]) == 0
+    assert re.search(r"^0 of \d+ runs to do", capsys.readouterr().out, re.MULTILINE)
+
+
+@pytest.mark.parametrize("preset", ["mosi", "mosei", "sims"])
+def test_settings_are_compared(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "table1", "--preset", preset]) == 0
+    lines = capsys.readouterr().out.splitlines()[2:]
+    cells = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines]
+    told = {name: (paper, ours) for name, paper, ours in cells}
+    assert len(told) == 16
+    for name, (paper, ours) in told.items():
+        if name.startswith(("loss", "vector", "batch", "initial", "epochs")):
+            assert float(paper) == float(ours)
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, item in ITEMS.items() if item.kind == "chapter"]
+)
+def test_figures_are_planned(
+    name: str, out: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", name, "--dry-run", "--out", out]) == 0
+    assert ITEMS[name].chapter in capsys.readouterr().out
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    "name", [n for n, item in ITEMS.items() if item.kind == "chapter"]
+)
+def test_figures_are_drawn(name: str, out: str) -> None:
+    assert main(["reproduce", name, "--out", out]) == 0
+    assert (Path(out) / name / f"{ITEMS[name].chapter}.ipynb").is_file()
