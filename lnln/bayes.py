@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lnln.corpus import GRID, posterior
+from lnln.corruption import CORRUPTIONS
 from lnln.data import MODALITIES, Batch
 from lnln.metrics import METRICS, evaluate_predictions
-from lnln.missing import erase, fixed_rates, split_uniforms
 
 Floats = NDArray[np.float64]
 
@@ -70,24 +70,28 @@ def bayes_limit(
     mask_seeds: Iterable[int | str] = (0,),
     available: tuple[str, ...] = MODALITIES,
     label_prior: Floats | None = None,
+    corruption: str = "random",
 ) -> dict[str, float]:
     """The Bayes limit at one missing rate, averaged over mask seeds.
 
     Args:
         batch: N complete simulated utterances in raw units.
-        rate: missing rate of the available modalities.
+        rate: missing rate of the available modalities, or another severity.
         mask_seeds: one corruption each; the same seeds corrupt alike in
             `lnln.evaluation`.
         available: the modalities that are not missing entirely.
         label_prior: (31,) prior; by default the training prior.
+        corruption: a key of `CORRUPTIONS`. Where the posterior is not exact, the limit
+            of the intact data is taken, which damage can only move away from.
 
     Returns:
         {metric: score}.
     """
-    rates = fixed_rates(len(batch), rate, available)
+    kind = CORRUPTIONS[corruption]
     labels = batch.labels.double().numpy().round(1)
     scores = []
     for seed in mask_seeds:
-        corrupted = erase(batch, rates, split_uniforms(batch, seed)).batch
+        severity = rate if kind.exact else 0.0
+        corrupted = kind.damage(batch, severity, available, seed).erased()
         scores.append(limit_scores(posterior(corrupted, label_prior), labels))
     return {m: float(np.mean([s[m] for s in scores])) for m in scores[0]}

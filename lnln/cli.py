@@ -17,6 +17,7 @@ from lnln.cli_reproduce import add_reproduce
 from lnln.cli_train import add_data_options, add_train
 from lnln.config import PRESETS
 from lnln.corpus import simulate
+from lnln.corruption import CORRUPTIONS
 from lnln.data import DataError, Dataset
 from lnln.linear import fit_linear
 from lnln.missing import TEST_RATES
@@ -132,6 +133,12 @@ def _add_evaluate(commands: Subparsers) -> None:
         help="numbers, or 'released' for the masks of the released program",
     )
     parser.add_argument(
+        "--corruption",
+        choices=sorted(CORRUPTIONS),
+        default="random",
+        help="; ".join(f"{name}: {c.severity}" for name, c in CORRUPTIONS.items()),
+    )
+    parser.add_argument(
         "--linear", action="store_true", help="also fit and evaluate ridge regression"
     )
     parser.add_argument(
@@ -207,7 +214,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     dataset = _evaluation_data(options, record["data"]["source"])
     modalities = tuple(record["preset"]["train"]["modalities"])
     wanted = ev.conditions((*TEST_RATES, 1.0), options.modalities, modalities)
-    common = {"split": options.split, "mask_seeds": options.mask_seeds}
+    corruption: str = options.corruption
+    common = {
+        "split": options.split,
+        "mask_seeds": options.mask_seeds,
+        "corruption": corruption,
+    }
     rows = ev.evaluate(
         options.folder,
         dataset,
@@ -220,7 +232,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     linear = fit_linear(dataset) if options.linear else None
     rows += ev.reference_rows(dataset, wanted, linear=linear, **common)
     out = options.out or options.folder
-    ev.write_csv(out / "robustness.csv", rows)
+    name = "robustness" if corruption == "random" else f"robustness-{corruption}"
+    ev.write_csv(out / f"{name}.csv", rows)
     headline = (
         ("mae", "acc2", "f1")
         if dataset.scheme == "sims"
@@ -229,11 +242,14 @@ def _evaluate(options: argparse.Namespace) -> int:
     title = f"{method} on {dataset.name} data ({options.split}), {record['device']}"
     rule = f"epoch chosen by: {record['selection_rule']}"
     available = "".join(modalities)
-    figure = robustness_figure(rows, headline, f"{title}\n{rule}", available)
-    save_figure(figure, out / "robustness.png")
+    severity = CORRUPTIONS[corruption].severity
+    if corruption == "random":
+        severity = "missing rate r"
+    figure = robustness_figure(rows, headline, f"{title}\n{rule}", available, severity)
+    save_figure(figure, out / f"{name}.png")
     print(f"{title}\n{rule}\nmean over mask seeds {options.mask_seeds}")
     print(ev.table(rows, method, dataset.scheme, available))
-    print(f"{out / 'robustness.csv'}\n{out / 'robustness.png'}")
+    print(f"{out / name}.csv\n{out / name}.png")
     return 0
 
 

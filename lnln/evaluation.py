@@ -16,22 +16,18 @@ from lnln.bayes import bayes_limit
 from lnln.checkpoint import (
     CheckpointError,
     Predictions,
+    TrainedModel,
     atomic_path,
     load_model,
     selected_checkpoints,
 )
 from lnln.config import Preset
+from lnln.corruption import CORRUPTIONS, Damaged
 from lnln.data import MODALITIES, Batch, Dataset
 from lnln.linear import LinearBaseline
 from lnln.methods import TITLES
 from lnln.metrics import METRICS, evaluate_predictions, laziness, majority_floor
-from lnln.missing import (
-    MODALITY_SUBSETS,
-    TEST_RATES,
-    erase,
-    fixed_rates,
-    split_uniforms,
-)
+from lnln.missing import MODALITY_SUBSETS, TEST_RATES
 
 #: Columns of `robustness.csv`; one number per row.
 COLUMNS = (
@@ -41,6 +37,7 @@ COLUMNS = (
     "selection",
     "split",
     "available",
+    "corruption",
     "mask_seed",
     "rate",
     "metric",
@@ -48,6 +45,8 @@ COLUMNS = (
 )
 Row = dict[str, Any]
 BAYES, FLOOR, LINEAR = "Bayes limit", "majority floor", "linear baseline"
+#: The limit of the intact data, where that of the damaged ones is not known.
+BOUND = "Bayes limit, intact"
 
 #: A condition of evaluation: available modalities and their missing rate.
 Condition = tuple[tuple[str, ...], float]
@@ -103,6 +102,7 @@ def evaluate(
     device: str = "cpu",
     progress: bool = True,
     watch: Callable[[Condition, Sequence[Predictions]], None] | None = None,
+    corruption: str = "random",
 ) -> list[Row]:
     """Evaluate a run under every condition and mask seed.
 
@@ -116,6 +116,7 @@ def evaluate(
         progress: show a bar.
         watch: gets the predictions of each condition, one per mask seed, of the
             checkpoint that its MAE is taken from.
+        corruption: a key of `CORRUPTIONS`, whose severity the rates are.
 
     Returns:
         Tidy rows with `COLUMNS`: all metrics, and how lazy the predictions are.
@@ -148,12 +149,15 @@ def evaluate(
                 "seed": record["seed"],
                 "selection": record["selection"],
                 "split": split,
+                "corruption": corruption,
             }
-            uniforms = [split_uniforms(batch, seed) for seed in mask_seeds]
             for available, rate in wanted:
                 usable = [m for m in available if m in trained.preset.train.modalities]
-                rates = fixed_rates(len(batch), rate, usable)
-                predictions = trained.sweep(batch, [(rates, u) for u in uniforms])
+                damaged = [
+                    CORRUPTIONS[corruption].damage(batch, rate, tuple(usable), seed)
+                    for seed in mask_seeds
+                ]
+                predictions = _predict(trained, damaged)
                 if watch is not None and "mae" in kept:
                     watch((available, rate), predictions)
                 for seed, predicted in zip(mask_seeds, predictions, strict=True):
@@ -162,6 +166,18 @@ def evaluate(
                     rows += _rows({**base, **at, "rate": rate}, scores)
                     bar.update()
     return rows
+
+
+def _predict(trained: TrainedModel, damaged: Sequence[Damaged]) -> list[Predictions]:
+    """What a model says to the same utterances under several corruptions."""
+    if len({id(part.batch) for part in damaged}) == 1:
+        # Only what is erased differs, so much of the work is shared.
+        return trained.sweep(
+            damaged[0].batch, [(part.rates, part.uniforms) for part in damaged]
+        )
+    return [
+        trained.sweep(part.batch, [(part.rates, part.uniforms)])[0] for part in damaged
+    ]
 
 
 def _check_kept(path: Path, files: dict[str, str], selection: str) -> None:
@@ -225,30 +241,35 @@ def reference_rows(
     split: str = "test",
     mask_seeds: Sequence[int | str] = (0, 1, 2),
     linear: LinearBaseline | None = None,
+    corruption: str = "random",
 ) -> list[Row]:
     """What a result is read against: floor, and on simulated data the Bayes limit.
 
     Args:
-        dataset, wanted, split, mask_seeds: as in `evaluate`.
+        dataset, wanted, split, mask_seeds, corruption: as in `evaluate`.
         linear: a fitted linear baseline to add.
 
     Returns:
-        Tidy rows with `COLUMNS`; the methods are named `BAYES`, `FLOOR`, `LINEAR`.
+        Tidy rows with `COLUMNS`; the methods are named `BAYES` (or `BOUND`), `FLOOR`
+        and `LINEAR`.
     """
     batch = dataset.splits[split].batch
+    kind = CORRUPTIONS[corruption]
     base = {"dataset": dataset.name, "seed": "", "selection": "", "split": split}
+    base["corruption"] = corruption
     floor = majority_floor(dataset.train.batch.labels, batch.labels, dataset.scheme)
     rows: list[Row] = []
     for available, rate in wanted:
         at = {**base, "available": "".join(available), "mask_seed": "", "rate": rate}
         rows += _rows({**at, "method": FLOOR}, floor)
         if dataset.name == "simulated":
-            limit = bayes_limit(batch, rate, mask_seeds, available)
-            rows += _rows({**at, "method": BAYES}, limit)
+            limit = bayes_limit(
+                batch, rate, mask_seeds, available, corruption=corruption
+            )
+            rows += _rows({**at, "method": BAYES if kind.exact else BOUND}, limit)
         if linear is not None:
-            rates = fixed_rates(len(batch), rate, available)
             for seed in mask_seeds:
-                corrupted = erase(batch, rates, split_uniforms(batch, seed)).batch
+                corrupted = kind.damage(batch, rate, available, seed).erased()
                 scores = evaluate_predictions(
                     linear(corrupted), batch.labels, dataset.scheme
                 )

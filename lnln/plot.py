@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lnln.evaluation import BAYES, FLOOR, LINEAR, Row, mean_by_rate
+from lnln.evaluation import BAYES, BOUND, FLOOR, LINEAR, Row, mean_by_rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: The Okabe-Ito palette; lines differ in style and marker too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_REFERENCES = {
+_REFERENCES: dict[str, dict[str, Any]] = {
     BAYES: {"color": "black", "linestyle": "--"},
+    BOUND: {"color": "black", "linestyle": (0, (1, 3))},
     FLOOR: {"color": "grey", "linestyle": ":"},
     LINEAR: {"color": "#E69F00", "linestyle": "-.", "marker": "x"},
 }
@@ -39,6 +40,7 @@ def robustness_figure(
     metrics: Sequence[str],
     title: str = "",
     available: str = "lav",
+    severity: str = "missing rate r",
 ) -> Figure:
     """Metrics over the missing rate (the paper's Fig. 2), one line per method.
 
@@ -47,6 +49,7 @@ def robustness_figure(
         metrics: one panel each.
         title: above the panels.
         available: the modalities that were available, as in the rows.
+        severity: what the horizontal axis shows.
 
     Returns:
         A Matplotlib figure that belongs to no window.
@@ -71,7 +74,7 @@ def robustness_figure(
             axes.fill_between(
                 list(curve), *band, color=style["color"], alpha=0.2, linewidth=0
             )
-        axes.set(xlabel="missing rate r", ylabel=TITLES.get(metric, metric))
+        axes.set(xlabel=severity, ylabel=TITLES.get(metric, metric))
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize=8)
     if title:

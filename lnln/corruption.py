@@ -1,0 +1,181 @@
+"""Beyond random data missing: other ways in which sensors and recognisers fail.
+
+A corruption takes complete utterances and a severity in [0, 1] to utterances, missing
+rates and draws, from which `erase` makes what a model sees. What only erases is chosen
+without regard to the label, so the posterior of what is left is exact. What replaces
+(words, noise, shifts) has no such closed form; there the limit of the intact data is a
+bound, since damage cannot add information.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lnln.data import MODALITIES, PAD, SEP, Batch
+from lnln.missing import Uniforms, erasable, erase, fixed_rates, split_uniforms
+
+Available = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """What a corruption gives.
+
+    Attributes:
+        batch: N utterances, in raw units; replaced words and frames are in it.
+        rates: (N, 3) what `erase` is still to erase.
+        uniforms: by which draws.
+    """
+
+    batch: Batch
+    rates: Tensor
+    uniforms: Uniforms
+
+    def erased(self) -> Batch:
+        """What a model sees."""
+        return erase(self.batch, self.rates, self.uniforms).batch
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """A way to damage.
+
+    Attributes:
+        severity: what the number in [0, 1] means.
+        damage: the function.
+        exact: whether the posterior of the result is exact.
+    """
+
+    severity: str
+    damage: Callable[[Batch, float, Available, int | str], Damaged]
+    exact: bool
+
+
+def _random(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
+    rates = fixed_rates(len(batch), rate, usable)
+    return Damaged(batch, rates, split_uniforms(batch, seed))
+
+
+def _bursts(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
+    """One stretch without a gap, which starts anywhere and goes round."""
+    generator = _generator(seed)
+    found = []
+    for m in MODALITIES:
+        can_go = erasable(batch, m)
+        count = can_go.sum(dim=1, keepdim=True).clamp(min=1)
+        place = can_go.cumsum(dim=1) - 1
+        start = torch.rand(len(batch), 1, generator=generator) * count
+        # Half a step keeps the rounding of the share apart from its ends.
+        found.append(((place - start.floor()) % count + 0.5) / count)
+    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*found))
+
+
+def _whole(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
+    """Each modality of an utterance is gone or not, by one draw."""
+    draws = torch.rand(len(batch), 3, generator=_generator(seed))
+    found = (
+        draws[:, i, None].expand(batch.sequence(m).shape[:2])
+        for i, m in enumerate(MODALITIES)
+    )
+    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*found))
+
+
+def _imbalanced(
+    batch: Batch, rate: float, usable: Available, seed: int | str
+) -> Damaged:
+    """One modality loses more than another; the mean over modalities is the rate."""
+    room = min(rate, 1 - rate)
+    spread = torch.tensor([rate - room, rate, rate + room])
+    order = torch.rand(len(batch), 3, generator=_generator(seed)).argsort(dim=1)
+    gone = fixed_rates(len(batch), 0.0, usable)
+    return Damaged(batch, spread[order].maximum(gone), split_uniforms(batch, seed))
+
+
+def _words(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
+    """Word errors of a recogniser: half substitutions, quarters lost and added."""
+    generator = _generator(seed)
+    pool = batch.tokens[erasable(batch, "l")]
+    tokens = torch.full_like(batch.tokens, PAD)
+    lengths = torch.empty_like(batch.token_lengths)
+    longest = batch.tokens.shape[1]
+    for i, (row, size) in enumerate(
+        zip(batch.tokens, batch.token_lengths.tolist(), strict=True)
+    ):
+        words = row[1 : size - 1]
+        what = torch.rand(len(words), generator=generator)
+        other = torch.randint(len(pool), (len(words),), generator=generator)
+        wrong = pool[other]
+        heard: list[Tensor] = []
+        for word, draw, instead in zip(words, what.tolist(), wrong, strict=True):
+            if draw >= rate:
+                heard.append(word)
+            elif draw < rate / 2:
+                heard.append(instead)
+            elif draw < rate * 3 / 4:
+                heard += [word, instead]
+        kept = heard[: longest - 2]
+        tokens[i, 0] = row[0]
+        if kept:
+            tokens[i, 1 : 1 + len(kept)] = torch.stack(kept)
+        tokens[i, 1 + len(kept)] = SEP
+        lengths[i] = len(kept) + 2
+    heard_batch = replace(batch, tokens=tokens, token_lengths=lengths)
+    return _intact(heard_batch, usable, seed)
+
+
+def _noise(batch: Batch, level: float, usable: Available, seed: int | str) -> Damaged:
+    """Gaussian noise on every frame, in units of 4 standard deviations of a column."""
+    generator = _generator(seed)
+    changed = {}
+    for m, name in (("a", "audio"), ("v", "vision")):
+        frames, mask = batch.sequence(m), batch.mask(m)
+        scale = frames[mask].std(dim=0)
+        noise = torch.randn(frames.shape, generator=generator) * scale
+        changed[name] = frames + 4 * level * noise * mask[..., None]
+    return _intact(replace(batch, **changed), usable, seed)
+
+
+def _shift(batch: Batch, share: float, usable: Available, seed: int | str) -> Damaged:
+    """Audio and vision run ahead or behind, by a share of half their length, round."""
+    generator = _generator(seed)
+    changed = {}
+    for m, name in (("a", "audio"), ("v", "vision")):
+        frames, lengths = batch.sequence(m), batch.lengths(m)[:, None]
+        ahead = torch.rand(len(batch), 1, generator=generator) < 0.5
+        step = (share / 2 * lengths).round().long() * torch.where(ahead, 1, -1)
+        place = torch.arange(frames.shape[1]).expand(len(frames), -1)
+        source = torch.where(
+            place < lengths, (place - step) % lengths.clamp(min=1), place
+        )
+        changed[name] = frames.take_along_dim(source[..., None], dim=1)
+    return _intact(replace(batch, **changed), usable, seed)
+
+
+def _intact(batch: Batch, usable: Available, seed: int | str) -> Damaged:
+    return _random(batch, 0.0, usable, seed)
+
+
+def _generator(seed: int | str) -> torch.Generator:
+    if isinstance(seed, str):
+        raise ValueError(
+            f"mask seed {seed!r} belongs to the corruption 'random' only; give a number"
+        )
+    return torch.Generator().manual_seed(seed)
+
+
+#: By name. "random" is the paper's.
+CORRUPTIONS = {
+    "random": Corruption("missing rate, each position by itself", _random, True),
+    "bursts": Corruption("missing rate, in one stretch per modality", _bursts, True),
+    "whole": Corruption("how often a modality is gone entirely", _whole, True),
+    "imbalanced": Corruption(
+        "mean of three different missing rates", _imbalanced, True
+    ),
+    "words": Corruption("word error rate, without [UNK]", _words, False),
+    "noise": Corruption("noise on frames, 1: four deviations", _noise, False),
+    "shift": Corruption("audio and vision against text, 1: half", _shift, False),
+}
