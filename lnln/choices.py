@@ -32,6 +32,8 @@ MASKS = {
     "redrawn": "new rates and new masks in every epoch",
     "released": "rates and masks drawn once and kept for all epochs",
     "none": "no data are missing in training (Table 4)",
+    "mixed": "as redrawn; in half of the utterances words are replaced by others, too,"
+    " and the completeness to learn is the share that is neither erased nor replaced",
 }
 SCHEDULES = {
     "steps": "per step: linear warm-up, then a cosine to zero",

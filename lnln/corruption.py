@@ -127,6 +127,33 @@ def _words(batch: Batch, rate: float, usable: Available, seed: int | str) -> Dam
     return _intact(heard_batch, usable, seed)
 
 
+def replace_words(
+    batch: Batch, rates: Tensor, generator: torch.Generator
+) -> tuple[Batch, Tensor]:
+    """Put other words of the batch in the place of some, for training.
+
+    Args:
+        batch: B utterances.
+        rates: (B,) how likely each word is replaced, on the generator's device.
+        generator: source of randomness, on the batch's device.
+
+    Returns:
+        The utterances, equally long, and (B,) the share of words that was kept.
+    """
+    words = erasable(batch, "l")
+    shape, device = batch.tokens.shape, generator.device
+    wrong = words & (
+        torch.rand(shape, generator=generator, device=device) < rates[:, None]
+    )
+    pool = batch.tokens[words]
+    if not len(pool):
+        return batch, torch.ones_like(rates)
+    other = torch.randint(len(pool), shape, generator=generator, device=device)
+    tokens = torch.where(wrong, pool[other], batch.tokens)
+    kept = 1 - wrong.sum(dim=1) / words.sum(dim=1).clamp(min=1)
+    return replace(batch, tokens=tokens), kept
+
+
 def _noise(batch: Batch, level: float, usable: Available, seed: int | str) -> Damaged:
     """Gaussian noise on every frame, in units of 4 standard deviations of a column."""
     generator = _generator(seed)

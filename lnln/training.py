@@ -22,12 +22,15 @@ from tqdm.auto import tqdm
 
 from lnln.checkpoint import checkpoint_name, save_model, write_json
 from lnln.config import Preset, TrainConfig
+from lnln.corruption import replace_words
 from lnln.data import MODALITIES, Batch, Dataset
 from lnln.distributed import own_device, processes
 from lnln.method import Item
 from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.missing import (
     RELEASED_SEED,
+    Erased,
+    Uniforms,
     draw_uniforms,
     erase,
     fixed_rates,
@@ -204,7 +207,7 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
                 uniforms = kept_uniforms.select(index).to(run.device)
             else:
                 uniforms = draw_uniforms(complete, on_device)
-            erased = erase(complete, rates[index].to(run.device), uniforms)
+            erased = _corrupt(config, complete, rates[index], uniforms, on_device)
             if run.processes.count > 1:
                 part, weight = run.processes.part(len(index))
                 complete, erased = complete.select(part), erased.select(part)
@@ -236,6 +239,24 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
                 )
     totals = run.processes.total(totals)
     return {f"train_{n}": float(v) / len(data) for n, v in totals.items()}
+
+
+def _corrupt(
+    config: TrainConfig,
+    complete: Batch,
+    rates: Tensor,
+    uniforms: Uniforms,
+    generator: torch.Generator,
+) -> Erased:
+    rates = rates.to(complete.tokens.device)
+    if config.masks != "mixed":
+        return erase(complete, rates, uniforms)
+    wrong = training_rates(len(complete), generator)[:, 0]
+    heard, kept = replace_words(complete, wrong, generator)
+    erased = erase(heard, rates, uniforms)
+    nominal = erased.nominal.clone()
+    nominal[:, 0] *= kept
+    return replace(erased, nominal=nominal)
 
 
 def _step(run: Run, item: Item, weight: float) -> dict[str, Tensor]:

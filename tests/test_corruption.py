@@ -1,16 +1,32 @@
 """Other ways to damage: what each does, and that the limit of each holds."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from lnln import Batch, Dataset, bayes_limit, conditions, posterior, simulate
+import lnln.model
+from lnln import (
+    PRESETS,
+    Batch,
+    Dataset,
+    bayes_limit,
+    conditions,
+    lnln_losses,
+    posterior,
+    simulate,
+    train,
+)
 from lnln.cli import main
 from lnln.corpus import GRID
-from lnln.corruption import CORRUPTIONS, Damaged
+from lnln.corruption import CORRUPTIONS, Damaged, replace_words
 from lnln.data import CLS, MODALITIES, SEP, UNK
 from lnln.evaluation import BAYES, BOUND, read_csv, reference_rows
 from lnln.missing import erasable, erase
+from lnln.training import with_train
 
 ALL = ("l", "a", "v")
 
@@ -168,3 +184,38 @@ def test_evaluate_takes_a_corruption(
         assert {row["corruption"] for row in rows} == {name}
         assert (run / f"robustness-{name}.png").stat().st_size > 10_000
         assert f"robustness-{name}.csv" in capsys.readouterr().out
+
+
+def test_replaced_words_are_other_words_and_counted(batch: Batch) -> None:
+    rates = torch.full((len(batch),), 0.5)
+    heard, kept = replace_words(batch, rates, torch.Generator().manual_seed(0))
+    changed = heard.tokens != batch.tokens
+    assert not changed[~erasable(batch, "l")].any()
+    words = erasable(batch, "l").sum(dim=1)
+    # A word that is replaced by itself is counted as replaced.
+    assert (1 - changed.sum(dim=1) / words >= kept - 1e-6).all()
+    assert kept.mean() == pytest.approx(0.5, abs=0.02)
+    assert torch.equal(heard.token_lengths, batch.token_lengths)
+    none, all_kept = replace_words(batch, 0 * rates, torch.Generator())
+    assert torch.equal(none.tokens, batch.tokens) and (all_kept == 1).all()
+
+
+def test_mixed_training_repeats_and_lowers_the_target(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    seen: list[Tensor] = []
+
+    def spy(output: Any, labels: Tensor, completeness: Tensor, weights: Any) -> Any:
+        seen.append(completeness)
+        return lnln_losses(output, labels, completeness, weights)
+
+    preset = with_train(PRESETS["mini"], epochs=1, masks="mixed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lnln.model, "lnln_losses", spy)
+        for name in ("one", "two"):
+            train(preset, dataset, tmp_path / name, progress=False, device="cpu")
+    half = len(seen) // 2
+    targets, again = torch.cat(seen[:half]), torch.cat(seen[half:])
+    assert torch.equal(targets, again)
+    # Erasing alone leaves a mean of 3/4, and replacing as much again 3/4 of that.
+    assert targets.mean() == pytest.approx(9 / 16, abs=0.03)
