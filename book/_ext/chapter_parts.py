@@ -3,7 +3,7 @@
 `{chapter-output} book/01_what_goes_missing key` repeats a figure with its
 `text/html` copy; `{exercise-list}` lists the exercises of all chapters. Both
 are read from the notebooks when the pages are built, so they cannot disagree
-with the chapters.
+with the chapters. `{paper-items}` lists what `lnln reproduce` can repeat.
 """
 
 import json
@@ -16,6 +16,8 @@ from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
+
+from lnln.reproduce import ITEMS
 
 EXERCISE = re.compile(
     r"\*\*Exercise (\d+\.\d+)\*\* \((\d+) minutes?\)\. (.+?[.?])(?=\s|$)",
@@ -105,6 +107,39 @@ class ExerciseList(SphinxDirective):
         return [listing]
 
 
+#: What an item was repeated on, by its kind in `lnln.reproduce`.
+REPEATED_ON = {
+    "methods": "simulated data",
+    "ablation": "simulated data",
+    "chapter": "simulated data",
+    "settings": "the paper's numbers only",
+    "drawing": "drawn anew",
+}
+
+
+class PaperItems(SphinxDirective):
+    """List the tables and figures of the paper."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table with one row an item."""
+        lines = [
+            "| item | shows | data sets | chapter | repeated on |",
+            "| --- | --- | --- | --- | --- |",
+        ]
+        for name, item in ITEMS.items():
+            title = name[:-1] if name[-2].isalpha() else name[:-2]
+            number = name.removeprefix(title)
+            cells = (
+                f"{title.capitalize()} {number}",
+                item.shows,
+                ", ".join(item.datasets),
+                f"{{doc}}`/book/{item.chapter}`",
+                REPEATED_ON[item.kind],
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives.
 
@@ -116,4 +151,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """
     app.add_directive("chapter-output", ChapterOutput)
     app.add_directive("exercise-list", ExerciseList)
+    app.add_directive("paper-items", PaperItems)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
