@@ -55,6 +55,8 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "25_tfr_net": {"seed": 1, "epochs": 2},
     "26_seven_other_methods": {"reference": "MMIM"},
     "27_audit": {"seed": 1},
+    "28_ablations": {"seed": 1},
+    "30_word_errors": {"seed": 1, "utterance": 3},
 }
 
 
