@@ -107,8 +107,9 @@ class ExerciseList(SphinxDirective):
         return [listing]
 
 
-#: What an item was repeated on, by its kind in `lnln.reproduce`.
+#: What an item was repeated on, by its name or its kind in `lnln.reproduce`.
 REPEATED_ON = {
+    "table7": "simulated data, in the tests only",
     "methods": "simulated data",
     "ablation": "simulated data",
     "chapter": "simulated data",
@@ -134,7 +135,7 @@ class PaperItems(SphinxDirective):
                 item.shows,
                 ", ".join(item.datasets),
                 f"{{doc}}`/book/{item.chapter}`",
-                REPEATED_ON[item.kind],
+                REPEATED_ON.get(name, REPEATED_ON[item.kind]),
             )
             lines.append("| " + " | ".join(cells) + " |")
         return self.parse_text_to_nodes("\n".join(lines))
