@@ -56,6 +56,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "26_seven_other_methods": {"reference": "MMIM"},
     "27_audit": {"seed": 1},
     "28_ablations": {"seed": 1},
+    "29_protocol": {"mask_seeds": 12},
     "30_word_errors": {"seed": 1, "utterance": 3},
 }
 
