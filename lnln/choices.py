@@ -31,6 +31,8 @@ SELECTIONS = {
 MASKS = {
     "redrawn": "new rates and new masks in every epoch",
     "released": "rates and masks drawn once and kept for all epochs",
+    "realised": "as redrawn; the completeness to learn is the share of words that is"
+    " left, not 1 - r (the paper)",
     "none": "no data are missing in training (Table 4)",
     "mixed": "as redrawn; in half of the utterances words are replaced by others, too,"
     " and the completeness to learn is the share that is neither erased nor replaced",

@@ -14,10 +14,10 @@ from lnln import evaluation as ev
 from lnln.checkpoint import CheckpointError, load_model, load_pretrained
 from lnln.cli_compare import add_compare
 from lnln.cli_reproduce import add_reproduce
-from lnln.cli_train import add_data_options, add_train
+from lnln.cli_train import add_corruption_option, add_data_options, add_train
 from lnln.config import PRESETS
 from lnln.corpus import simulate
-from lnln.corruption import CORRUPTIONS
+from lnln.corruption import file_under
 from lnln.data import DataError, Dataset
 from lnln.linear import fit_linear
 from lnln.missing import TEST_RATES
@@ -132,12 +132,7 @@ def _add_evaluate(commands: Subparsers) -> None:
         metavar="SEED",
         help="numbers, or 'released' for the masks of the released program",
     )
-    parser.add_argument(
-        "--corruption",
-        choices=sorted(CORRUPTIONS),
-        default="random",
-        help="; ".join(f"{name}: {c.severity}" for name, c in CORRUPTIONS.items()),
-    )
+    add_corruption_option(parser)
     parser.add_argument(
         "--linear", action="store_true", help="also fit and evaluate ridge regression"
     )
@@ -232,8 +227,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     linear = fit_linear(dataset) if options.linear else None
     rows += ev.reference_rows(dataset, wanted, linear=linear, **common)
     out = options.out or options.folder
-    name = "robustness" if corruption == "random" else f"robustness-{corruption}"
-    ev.write_csv(out / f"{name}.csv", rows)
+    scores = out / file_under(corruption, "robustness.csv")
+    ev.write_csv(scores, rows)
     headline = (
         ("mae", "acc2", "f1")
         if dataset.scheme == "sims"
@@ -242,14 +237,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     title = f"{method} on {dataset.name} data ({options.split}), {record['device']}"
     rule = f"epoch chosen by: {record['selection_rule']}"
     available = "".join(modalities)
-    severity = CORRUPTIONS[corruption].severity
-    if corruption == "random":
-        severity = "missing rate r"
-    figure = robustness_figure(rows, headline, f"{title}\n{rule}", available, severity)
-    save_figure(figure, out / f"{name}.png")
+    figure = robustness_figure(rows, headline, f"{title}\n{rule}", available)
+    save_figure(figure, scores.with_suffix(".png"))
     print(f"{title}\n{rule}\nmean over mask seeds {options.mask_seeds}")
     print(ev.table(rows, method, dataset.scheme, available))
-    print(f"{out / name}.csv\n{out / name}.png")
+    print(f"{scores}\n{scores.with_suffix('.png')}")
     return 0
 
 

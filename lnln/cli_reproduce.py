@@ -13,6 +13,7 @@ from lnln import paper
 from lnln.cli_compare import add_grid_options, changes_for
 from lnln.cli_train import source_for
 from lnln.compare import adapted
+from lnln.config import PRESETS
 from lnln.data import Dataset
 from lnln.grid import Source, cells_of, open_source, run_grid
 from lnln.reproduce import (
@@ -51,7 +52,8 @@ def add_reproduce(commands: Subparsers) -> None:
         "first that the item has",
     )
     add_grid_options(parser, "runs/reproduce")
-    parser.set_defaults(run=_reproduce)
+    # Decided by the data, see `_settle`.
+    parser.set_defaults(run=_reproduce, preset=None)
 
 
 def _order(name: str) -> tuple[bool, int]:
@@ -66,24 +68,24 @@ def _reproduce(options: argparse.Namespace) -> int:
     if item.kind == "drawing":
         print(f"{options.item} is a drawing; ours opens the book (book/intro.md)")
         return 0
-    dataset_name = options.dataset or item.datasets[0]
     if item.kind == "settings":
         print(compare_settings(options.dataset or _named(options.preset) or "MOSI"))
         return 0
-    source = source_for(options)
-    dataset = open_source(source)
-    source = replace(source, sha256=dataset.sha256)
+    source, dataset = _settle(options)
+    dataset_name = options.dataset or item.datasets[0]
     if options.dataset is None and dataset.name.upper() in item.datasets:
         dataset_name = dataset.name.upper()
+    # Runs on other data or from another preset are other runs.
+    folder = options.out / f"{options.preset}-{dataset.sha256[:8]}"
     if item.kind == "chapter":
-        return _chapter(options, source, dataset)
+        return _chapter(options, source, dataset, folder)
     changes = changes_for(options, dataset)
     presets, titles = presets_of(options.item, options.preset, dataset_name)
     presets = {name: adapted(preset, **changes) for name, preset in presets.items()}
-    folder = options.out / item.kind
     common = {
         "mask_seeds": options.mask_seeds,
         "subsets": item.subsets,
+        "corruption": options.corruption,
         "device": options.device,
     }
     if options.dry_run:
@@ -99,9 +101,10 @@ def _reproduce(options: argparse.Namespace) -> int:
         cluster=options.cluster,
         **common,
     )
-    tables = options.out / options.item
+    tables = folder / options.item
     tables.mkdir(parents=True, exist_ok=True)
-    ours = write_item(options.item, paths, tables, dataset.scheme, titles)
+    kind = options.corruption
+    ours = write_item(options.item, paths, tables, dataset.scheme, titles, kind)
     print(f"Ours, {options.item} on {dataset.source}:\n\n{ours}\n")
     if options.item.startswith("table"):
         print(f"The paper's, as printed, {dataset_name} (see chapter 27 for errors):\n")
@@ -109,8 +112,25 @@ def _reproduce(options: argparse.Namespace) -> int:
     return 0
 
 
-def _named(preset: str) -> str | None:
-    return preset.upper() if preset != "mini" else None
+def _named(preset: str | None) -> str | None:
+    return preset.upper() if preset not in (None, "mini") else None
+
+
+def _settle(options: argparse.Namespace) -> tuple[Source, Dataset]:
+    """Open the data; without --preset, take the settings that the paper has for them.
+
+    That is mini for simulated data; an unknown file gets what its labels suggest.
+    """
+    settled = options.preset is not None
+    options.preset = options.preset or "mini"
+    source = source_for(options)
+    dataset = open_source(source)
+    if not settled and dataset.name != "simulated":
+        known = dataset.name in PRESETS
+        options.preset = dataset.name if known else dataset.scheme
+        source = replace(source, preset=options.preset)
+        print(f"settings: --preset {options.preset}, by the data")
+    return replace(source, sha256=dataset.sha256), dataset
 
 
 def listing() -> str:
@@ -123,7 +143,9 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def _chapter(options: argparse.Namespace, source: Source, dataset: Dataset) -> int:
+def _chapter(
+    options: argparse.Namespace, source: Source, dataset: Dataset, folder: Path
+) -> int:
     """Train LNLN if the chapter needs a run, and have the chapter draw."""
     item = ITEMS[options.item]
     tool = Path(__file__).parents[1] / "book" / "_tools" / "chapters.py"
@@ -139,13 +161,12 @@ def _chapter(options: argparse.Namespace, source: Source, dataset: Dataset) -> i
         }
         seeds = options.seeds[:1]
         common = {"mask_seeds": options.mask_seeds, "device": options.device}
-        folder = options.out / "methods"
         (cell,) = cells_of(presets, source, folder, seeds, **common)
         run = cell.folder
         if options.dry_run:
             print("\n".join(plan([cell], dataset)))
     command = [sys.executable, str(tool), "run", item.chapter, "--out"]
-    command += [str(options.out / options.item), "-p", "source", source.spec]
+    command += [str(folder / options.item), "-p", "source", source.spec]
     if run is not None:
         command += ["-p", "run", str(run)]
     print(" ".join(command))

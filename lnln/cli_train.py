@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from lnln.choices import MASKS, RELEASED_CHOICES, SCHEDULES, SELECTIONS
 from lnln.config import PRESETS, EncoderConfig, ModelConfig, Preset, as_released
+from lnln.corruption import CORRUPTIONS
 from lnln.distributed import is_first
 from lnln.grid import Source, open_source
 from lnln.methods import TITLES, preset_for
@@ -31,6 +32,16 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--data-seed", type=int, default=0, help="seed of simulated data (default 0)"
+    )
+
+
+def add_corruption_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names what is done to the test split."""
+    parser.add_argument(
+        "--corruption",
+        choices=sorted(CORRUPTIONS),
+        default="random",
+        help="; ".join(f"{name}: {c.severity}" for name, c in CORRUPTIONS.items()),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from lnln import evaluation as ev
 from lnln.checkpoint import CheckpointError, atomic_path, read_tensors
 from lnln.config import LNLNConfig, Preset
+from lnln.corruption import file_under
 from lnln.methods import TITLES
 from lnln.metrics import METRICS
 from lnln.missing import MODALITY_SUBSETS, TEST_RATES
@@ -34,12 +35,17 @@ def title_of(path: Path, titles: Mapping[str, str]) -> str:
     return titles[path.name.rsplit("-", 1)[0]]
 
 
-def rows_of(paths: Iterable[Path], titles: Mapping[str, str] = TITLES) -> list[ev.Row]:
+def rows_of(
+    paths: Iterable[Path],
+    titles: Mapping[str, str] = TITLES,
+    corruption: str = "random",
+) -> list[ev.Row]:
     """The scores of finished cells; what is repeated in each (the references) once.
 
     Args:
         paths: the cells.
         titles: {name of a cell without its seed: what its rows are called}.
+        corruption: under which they were scored.
 
     Raises:
         CheckpointError: a cell is not finished.
@@ -47,12 +53,12 @@ def rows_of(paths: Iterable[Path], titles: Mapping[str, str] = TITLES) -> list[e
     rows: dict[tuple[Any, ...], ev.Row] = {}
     for path in paths:
         try:
-            found = ev.read_csv(path / "robustness.csv")
+            found = ev.read_csv(path / file_under(corruption, "robustness.csv"))
         except FileNotFoundError:
             raise CheckpointError(f"{path}: not finished; run the grid again") from None
         own = "".join(ev.load_record(path)["preset"]["train"]["modalities"])
         for row in found:
-            if row["method"] not in (ev.BAYES, ev.FLOOR, ev.LINEAR):
+            if row["method"] not in ev.REFERENCES:
                 row["method"] = title_of(path, titles)
                 # All that a model was trained with (Table 6) is all there is for it.
                 row["available"] = {own: "lav"}.get(row["available"], row["available"])
@@ -117,7 +123,10 @@ def summary(
 
 
 def difference_to(
-    reference: Sequence[Path], others: Sequence[Path], seed: int = 0
+    reference: Sequence[Path],
+    others: Sequence[Path],
+    seed: int = 0,
+    corruption: str = "random",
 ) -> Gap:
     """How much larger the error of one method is than that of another.
 
@@ -127,6 +136,7 @@ def difference_to(
     Args:
         reference, others: finished cells of two methods on the same data.
         seed: of the bootstrap.
+        corruption: under which they were scored.
 
     Returns:
         The difference (positive: the reference is better) and the ends of its 95 %
@@ -135,18 +145,19 @@ def difference_to(
     Raises:
         CheckpointError: predictions are missing.
     """
-    a, b = (_errors(paths) for paths in (reference, others))
+    a, b = (_errors(paths, corruption) for paths in (reference, others))
     gap = b - a
     draws = np.random.default_rng(seed).integers(0, len(gap), (_BOOTSTRAP, len(gap)))
     low, high = np.quantile(gap[draws].mean(axis=1), (0.025, 0.975))
     return float(gap.mean()), float(low), float(high)
 
 
-def _errors(paths: Sequence[Path]) -> np.ndarray[Any, Any]:
+def _errors(paths: Sequence[Path], corruption: str) -> np.ndarray[Any, Any]:
     """(N,) mean absolute error of each test utterance."""
     found = []
+    name = file_under(corruption, "predictions.safetensors")
     for path in paths:
-        tensors, _ = read_tensors(path / "predictions.safetensors")
+        tensors, _ = read_tensors(path / name)
         error = (tensors["sentiment"] - tensors["labels"]).abs()
         found.append(error.mean(dim=0).numpy())
     errors: np.ndarray[Any, Any] = np.mean(found, axis=0)
@@ -214,40 +225,47 @@ def write_tables(
     scheme: str,
     titles: Mapping[str, str] = TITLES,
     reference: str = TITLES[LNLNConfig.method],
+    corruption: str = "random",
 ) -> str:
     """Write all tables and the curves of finished cells.
 
     Args:
         paths: the cells.
         folder: gets `scores.csv` (every score); `overall`, `rates` and, if the cells
-            have them, `modalities`, each as .csv, .md and .tex; and `curves.png`.
+            have them, `modalities`, each as .csv, .md and .tex; and `curves.png`. Under
+            another corruption than the paper's the names end in it.
         scheme: "mosi" or "sims".
         titles: see `rows_of`.
         reference: the title whose error the others' are compared with.
+        corruption: under which the cells were scored.
 
     Returns:
         The table over all rates as Markdown.
     """
-    rows = rows_of(paths, titles)
-    ev.write_csv(folder / "scores.csv", rows)
+
+    def file(name: str) -> Path:
+        return folder / file_under(corruption, name)
+
+    rows = rows_of(paths, titles, corruption)
+    ev.write_csv(file("scores.csv"), rows)
     cells: dict[str, list[Path]] = {}
     for path in paths:
         cells.setdefault(title_of(path, titles), []).append(path)
     ours = cells.get(reference, [])
     gaps = {
-        title: difference_to(ours, theirs)
+        title: difference_to(ours, theirs, corruption=corruption)
         for title, theirs in cells.items()
         if ours and theirs is not ours
     }
     overall = summary(rows, scheme)
     mae = {row["method"]: -row["mean"] for row in overall if row["metric"] == "mae"}
-    text = _write_table(folder / "overall", overall, mae, gaps, scheme, reference)
-    _write_table(folder / "rates", summary(rows, scheme, at_rate), mae, {}, scheme)
+    text = _write_table(file("overall"), overall, mae, gaps, scheme, reference)
+    _write_table(file("rates"), summary(rows, scheme, at_rate), mae, {}, scheme)
     if any(row["available"] == "l" for row in rows):
         by_subset = summary(rows, scheme, available)
-        _write_table(folder / "modalities", by_subset, mae, {}, scheme)
+        _write_table(file("modalities"), by_subset, mae, {}, scheme)
     metrics = ("mae", "acc2" if scheme == "sims" else "acc2_neg_pos")
-    save_figure(robustness_figure(rows, metrics), folder / "curves.png")
+    save_figure(robustness_figure(rows, metrics), file("curves.png"))
     return text
 
 

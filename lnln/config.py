@@ -136,7 +136,7 @@ class TrainConfig:
         warmup: share of all steps with linearly rising learning rate; a cosine
             to zero follows.
         schedule: "steps", "released" or "constant", see `SCHEDULES`.
-        masks: "redrawn", "released", "none" or "mixed", see `MASKS`.
+        masks: one of `MASKS`, such as "redrawn".
         clip: largest L2 norm of the gradient (not in the paper; keeps small-data
             runs stable); 0 for none.
         patience: epochs without a better validation score before stopping.

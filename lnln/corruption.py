@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -53,6 +54,12 @@ class Corruption:
     severity: str
     damage: Callable[[Batch, float, Available, int | str], Damaged]
     exact: bool
+
+
+def file_under(corruption: str, name: str) -> str:
+    """The name of a file of results: "scores.csv", or for words "scores-words.csv"."""
+    path = Path(name)
+    return name if corruption == "random" else f"{path.stem}-{corruption}{path.suffix}"
 
 
 def _random(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
@@ -196,7 +203,7 @@ def _generator(seed: int | str) -> torch.Generator:
 
 #: By name. "random" is the paper's.
 CORRUPTIONS = {
-    "random": Corruption("missing rate, each position by itself", _random, True),
+    "random": Corruption("missing rate r", _random, True),
     "bursts": Corruption("missing rate, in one stretch per modality", _bursts, True),
     "whole": Corruption("how often a modality is gone entirely", _whole, True),
     "imbalanced": Corruption(

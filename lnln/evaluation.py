@@ -47,6 +47,7 @@ Row = dict[str, Any]
 BAYES, FLOOR, LINEAR = "Bayes limit", "majority floor", "linear baseline"
 #: The limit of the intact data, where that of the damaged ones is not known.
 BOUND = "Bayes limit, intact"
+REFERENCES = (BAYES, BOUND, FLOOR, LINEAR)
 
 #: A condition of evaluation: available modalities and their missing rate.
 Condition = tuple[tuple[str, ...], float]

@@ -1,8 +1,9 @@
 """Train and score methods with several seeds: on this machine, or on a cluster.
 
 A cell of the grid is a method and a training seed. Its folder holds the run, its scores
-(`robustness.csv`) and its predictions (`predictions.safetensors`). A finished cell is
-never done again; a killed one goes on where it was, on whichever machine.
+(`robustness.csv`) and its predictions (`predictions.safetensors`); under another
+corruption than the paper's both have its name, too. A finished cell is never done
+again; a killed one goes on where it was, on whichever machine.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tqdm.auto import tqdm
 from lnln import evaluation as ev
 from lnln.checkpoint import Predictions, write_tensors
 from lnln.config import Preset
+from lnln.corruption import file_under
 from lnln.data import DataError, Dataset
 from lnln.missing import TEST_RATES
 from lnln.study import open_data
@@ -72,6 +74,7 @@ class Cell:
             see it.
         mask_seeds: corruptions a condition.
         subsets: also all subsets of modalities, as in Tables 11 to 14.
+        corruption: a key of `CORRUPTIONS`, under which it is scored.
         device: "auto", "cpu" or "cuda".
         progress: show a bar of the training.
     """
@@ -81,20 +84,25 @@ class Cell:
     folder: Path
     mask_seeds: tuple[int, ...] = (0, 1, 2)
     subsets: bool = False
+    corruption: str = "random"
     device: str = "auto"
     progress: bool = False
 
     @property
+    def scores(self) -> Path:
+        """The file of its scores."""
+        return self.folder / file_under(self.corruption, "robustness.csv")
+
+    @property
     def finished(self) -> bool:
         """Whether it is scored under all that is asked for."""
-        return self.folder.joinpath("robustness.csv").exists() and (
-            not self.subsets or _has_subsets(self.folder / "robustness.csv")
-        )
-
-
-def _has_subsets(path: Path) -> bool:
-    # The whole-modality test has rows in which language alone is there.
-    return any(row["available"] == "l" for row in ev.read_csv(path))
+        if not self.scores.exists():
+            return False
+        rows = ev.read_csv(self.scores)
+        masks = {row["mask_seed"] for row in rows} - {""}  # the references have none
+        # The whole-modality test has rows in which language alone is there.
+        subsets = any(row["available"] == "l" for row in rows)
+        return masks == set(map(str, self.mask_seeds)) and subsets >= self.subsets
 
 
 def run_cell(cell: Cell) -> Path:
@@ -132,14 +140,22 @@ def _score(cell: Cell, dataset: Dataset) -> None:
 
     wanted = ev.conditions(TEST_RATES, cell.subsets, own)
     seeds = cell.mask_seeds
+    kind = cell.corruption
     rows = ev.evaluate(
-        cell.folder, dataset, wanted, mask_seeds=seeds, progress=False, watch=keep
+        cell.folder,
+        dataset,
+        wanted,
+        mask_seeds=seeds,
+        progress=False,
+        watch=keep,
+        corruption=kind,
     )
-    rows += ev.reference_rows(dataset, wanted, mask_seeds=seeds)
+    rows += ev.reference_rows(dataset, wanted, mask_seeds=seeds, corruption=kind)
     labels = dataset.test.batch.labels
     tensors = {"sentiment": torch.stack(predicted), "labels": labels}
-    write_tensors(cell.folder / "predictions.safetensors", tensors, {})
-    ev.write_csv(cell.folder / "robustness.csv", rows)
+    kept = cell.folder / file_under(kind, "predictions.safetensors")
+    write_tensors(kept, tensors, {})
+    ev.write_csv(cell.scores, rows)
 
 
 def cells_of(
@@ -150,6 +166,7 @@ def cells_of(
     *,
     mask_seeds: Sequence[int] = (0, 1, 2),
     subsets: bool = False,
+    corruption: str = "random",
     device: str = "auto",
     progress: bool = False,
 ) -> list[Cell]:
@@ -161,6 +178,7 @@ def cells_of(
             folder.absolute() / f"{method}-{seed}",
             tuple(mask_seeds),
             subsets,
+            corruption,
             device,
             progress,
         )
@@ -177,6 +195,7 @@ def run_grid(
     *,
     mask_seeds: Sequence[int] = (0, 1, 2),
     subsets: bool = False,
+    corruption: str = "random",
     device: str = "auto",
     progress: bool = True,
     cluster: str | None = None,
@@ -189,7 +208,7 @@ def run_grid(
         source: of the data, which are trained on and scored on their test split.
         folder: of the grid; the cells are its sub-folders.
         seeds: training seeds.
-        mask_seeds, subsets, device: see `Cell`.
+        mask_seeds, subsets, corruption, device: see `Cell`.
         progress: show a bar with a forecast, and one for each training on this machine.
         cluster: address of a dask.distributed scheduler whose workers run the cells;
             None runs one after the other here.
@@ -208,6 +227,7 @@ def run_grid(
         seeds,
         mask_seeds=mask_seeds,
         subsets=subsets,
+        corruption=corruption,
         device=device,
         progress=progress and cluster is None,
     )

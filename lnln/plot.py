@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lnln.corruption import CORRUPTIONS
 from lnln.evaluation import BAYES, BOUND, FLOOR, LINEAR, Row, mean_by_rate
 
 if TYPE_CHECKING:
@@ -40,16 +41,15 @@ def robustness_figure(
     metrics: Sequence[str],
     title: str = "",
     available: str = "lav",
-    severity: str = "missing rate r",
 ) -> Figure:
     """Metrics over the missing rate (the paper's Fig. 2), one line per method.
 
     Args:
-        rows: tidy rows of `lnln.evaluation`; bands span the mask seeds.
+        rows: tidy rows of `lnln.evaluation` under one corruption; bands span the mask
+            seeds.
         metrics: one panel each.
         title: above the panels.
         available: the modalities that were available, as in the rows.
-        severity: what the horizontal axis shows.
 
     Returns:
         A Matplotlib figure that belongs to no window.
@@ -58,6 +58,7 @@ def robustness_figure(
 
     figure = Figure(figsize=(4.2 * len(metrics), 3.6), layout="constrained")
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
+    severity = CORRUPTIONS[rows[0].get("corruption", "random")].severity
     for axes, metric in zip(panels, metrics, strict=True):
         methods = mean_by_rate(rows, metric, available)
         ordinary = [m for m in methods if m not in _REFERENCES]

@@ -10,6 +10,7 @@ from lnln import paper
 from lnln.ablation import FULL, ablations, folder_name
 from lnln.compare import rows_of, summary, text_table, write_tables
 from lnln.config import PRESETS, Preset
+from lnln.corruption import file_under
 from lnln.data import Dataset
 from lnln.evaluation import Row
 from lnln.grid import Cell
@@ -200,7 +201,12 @@ def spread(rows: list[Row], scheme: str) -> str:
 
 
 def write_item(
-    name: str, paths: list[Path], folder: Path, scheme: str, titles: dict[str, str]
+    name: str,
+    paths: list[Path],
+    folder: Path,
+    scheme: str,
+    titles: dict[str, str],
+    corruption: str = "random",
 ) -> str:
     """The tables of a finished grid; returns the one that the item is about.
 
@@ -210,18 +216,22 @@ def write_item(
         folder: gets the files.
         scheme: "mosi" or "sims".
         titles: from `presets_of`.
+        corruption: under which the cells were scored.
     """
     item = ITEMS[name]
     reference = FULL if item.kind == "ablation" else TITLES["lnln"]
     if reference not in titles.values():
         # Table 7 calls the full model by its weights.
         reference = next(iter(titles.values()))
-    text = write_tables(paths, folder, scheme, titles, reference)
+    text = write_tables(paths, folder, scheme, titles, reference, corruption)
     if item.table == "spread":
-        text = spread(rows_of(paths, titles), scheme)
-        folder.joinpath("spread.md").write_text(text + "\n", encoding="utf-8")
+        text = spread(rows_of(paths, titles, corruption), scheme)
+        folder.joinpath(file_under(corruption, "spread.md")).write_text(
+            text + "\n", encoding="utf-8"
+        )
     elif item.table == "curves.png":
-        text = f"drawn to {folder / 'curves.png'}"
+        text = f"drawn to {folder / file_under(corruption, item.table)}"
     elif item.table != "overall":
-        text = folder.joinpath(f"{item.table}.md").read_text("utf-8").rstrip()
+        text = (folder / file_under(corruption, f"{item.table}.md")).read_text("utf-8")
+        text = text.rstrip()
     return text

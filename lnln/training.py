@@ -249,14 +249,17 @@ def _corrupt(
     generator: torch.Generator,
 ) -> Erased:
     rates = rates.to(complete.tokens.device)
-    if config.masks != "mixed":
-        return erase(complete, rates, uniforms)
-    wrong = training_rates(len(complete), generator)[:, 0]
-    heard, kept = replace_words(complete, wrong, generator)
-    erased = erase(heard, rates, uniforms)
-    nominal = erased.nominal.clone()
-    nominal[:, 0] *= kept
-    return replace(erased, nominal=nominal)
+    if config.masks == "mixed":
+        wrong = training_rates(len(complete), generator)[:, 0]
+        heard, kept = replace_words(complete, wrong, generator)
+        erased = erase(heard, rates, uniforms)
+        nominal = erased.nominal.clone()
+        nominal[:, 0] *= kept
+        return replace(erased, nominal=nominal)
+    erased = erase(complete, rates, uniforms)
+    if config.masks == "realised":
+        return replace(erased, nominal=erased.realised)
+    return erased
 
 
 def _step(run: Run, item: Item, weight: float) -> dict[str, Tensor]:

@@ -95,6 +95,33 @@ def test_what_is_finished_is_not_done_again(
     assert before == after
 
 
+def test_other_corruptions_and_masks_are_scored_without_training(
+    grid: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, paths = grid
+    presets = {m: with_train(preset_for(m, "mini"), epochs=1) for m in METHODS}
+    before = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
+    common = {"mask_seeds": (0, 1), "progress": False}
+    run_grid(presets, SMALL, folder, [1, 2], corruption="words", **common)
+    after = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
+    assert before == after
+    write_tables(paths, tmp_path, "mosi", corruption="words")
+    with open(tmp_path / "scores-words.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert {r["corruption"] for r in rows} == {"words"}
+    assert "Bayes limit, intact" in {r["method"] for r in rows}
+    references = [r for r in rows if r["method"] == "Bayes limit, intact"]
+    assert len(references) == len({(r["rate"], r["metric"]) for r in references})
+    gap = difference_to(paths[:1], paths[1:2])
+    assert gap != difference_to(paths[:1], paths[1:2], corruption="words")
+    assert not (tmp_path / "scores.csv").exists()
+    # Other mask seeds are other scores.
+    cells = grids.cells_of(presets, SMALL, folder, [1], mask_seeds=(0, 1))
+    assert all(cell.finished for cell in cells)
+    cells = grids.cells_of(presets, SMALL, folder, [1], mask_seeds=(0, 1, 2))
+    assert not any(cell.finished for cell in cells)
+
+
 def test_cell_with_other_settings_is_refused(grid: tuple[Path, list[Path]]) -> None:
     folder, _ = grid
     other = with_train(preset_for("almt", "mini"), epochs=3)

@@ -200,22 +200,40 @@ def test_replaced_words_are_other_words_and_counted(batch: Batch) -> None:
     assert torch.equal(none.tokens, batch.tokens) and (all_kept == 1).all()
 
 
-def test_mixed_training_repeats_and_lowers_the_target(
-    dataset: Dataset, tmp_path: Path
-) -> None:
+def completeness_targets(dataset: Dataset, masks: str, folder: Path) -> Tensor:
+    """What the completeness check is to say in an epoch of training."""
     seen: list[Tensor] = []
 
     def spy(output: Any, labels: Tensor, completeness: Tensor, weights: Any) -> Any:
         seen.append(completeness)
         return lnln_losses(output, labels, completeness, weights)
 
-    preset = with_train(PRESETS["mini"], epochs=1, masks="mixed")
+    preset = with_train(PRESETS["mini"], epochs=1, masks=masks)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(lnln.model, "lnln_losses", spy)
-        for name in ("one", "two"):
-            train(preset, dataset, tmp_path / name, progress=False, device="cpu")
-    half = len(seen) // 2
-    targets, again = torch.cat(seen[:half]), torch.cat(seen[half:])
+        train(preset, dataset, folder, progress=False, device="cpu")
+    return torch.cat(seen)
+
+
+def test_mixed_training_repeats_and_lowers_the_target(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    targets = completeness_targets(dataset, "mixed", tmp_path / "one")
+    again = completeness_targets(dataset, "mixed", tmp_path / "two")
     assert torch.equal(targets, again)
     # Erasing alone leaves a mean of 3/4, and replacing as much again 3/4 of that.
     assert targets.mean() == pytest.approx(9 / 16, abs=0.03)
+
+
+def test_the_realised_target_is_a_share_of_words(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    nominal = completeness_targets(dataset, "redrawn", tmp_path / "nominal")
+    realised = completeness_targets(dataset, "realised", tmp_path / "realised")
+    assert torch.equal(nominal == 1, (nominal == 1) & (realised == 1))
+    words = int(erasable(dataset.train.batch, "l").sum(dim=1).max())
+    shares = {k / n for n in range(1, words + 1) for k in range(n + 1)}
+    off = [min(abs(x - share) for share in shares) for x in realised.tolist()]
+    assert max(off) < 1e-6
+    error = (nominal - realised).abs()
+    assert 0.02 < error.mean() < 0.2 and (nominal.mean() - realised.mean()).abs() < 0.02

@@ -99,6 +99,48 @@ def test_grids_run_and_print_both_numbers(
     assert re.search(r"^0 of \d+ runs to do", capsys.readouterr().out, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("widths", "top", "preset"),
+    [((5, 20), 3, "mosi"), ((74, 35), 3, "mosei"), ((33, 709), 1, "sims")]
+    + [((8, 9), 3, "mosi")],
+)
+def test_a_file_has_the_settings_that_the_paper_has_for_it(
+    widths: tuple[int, int],
+    top: int,
+    preset: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    dataset, some = simulate("mini"), torch.arange(20)
+    splits = {}
+    for name, split in dataset.splits.items():
+        batch = split.batch.select(some)
+        audio, vision = (
+            batch.mask(m)[..., None].expand(-1, -1, width).float()
+            for m, width in zip("av", widths, strict=True)
+        )
+        labels = (batch.labels / 3 * top * 5).round() / 5
+        batch = replace(batch, audio=audio, vision=vision, labels=labels)
+        ids = tuple(f"video$_${i}" for i in range(20))
+        splits[name] = Split(batch, ids, split.raw_text[:20])
+    scheme = "sims" if top == 1 else "mosi"
+    write_mmsa(replace(dataset, splits=splits, scheme=scheme), tmp_path / "x.pkl")
+    command = ["reproduce", "table7", "--data", str(tmp_path / "x.pkl"), "--dry-run"]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    assert f"--preset {preset}" in told and "at most 200 epochs" in told
+    assert main([*command, "--preset", "mini"]) == 0
+    assert "at most 40 epochs" in capsys.readouterr().out
+
+
+def test_runs_on_other_data_are_other_runs(out: str, data: str) -> None:
+    small = ["reproduce", "table6", "--out", out, *SMALL]
+    assert main([*small, "--data", data]) == 0
+    assert main([*small, "--train-size", "50"]) == 0
+    folders = [path for path in Path(out).iterdir() if (path / "table6").is_dir()]
+    assert len(folders) == 2
+
+
 @pytest.mark.parametrize("preset", ["mosi", "mosei", "sims"])
 def test_settings_are_compared(preset: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["reproduce", "table1", "--preset", preset]) == 0
