@@ -1,0 +1,143 @@
+"""What a run with the paper's settings has to compute, counted and not timed.
+
+    python tests/benchmarks/cost.py
+
+trains each method for an epoch on a handful of utterances with BERT base (untrained),
+every sequence as long as it can be, and counts multiplications and started operations,
+apart for a training step and for the prediction of an utterance. What a whole run takes
+goes to `data/benchmarks/cost.csv`.
+"""
+
+import csv
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+from tqdm.auto import tqdm
+
+from lnln import training
+from lnln.config import EncoderConfig, Preset
+from lnln.data import CLS, SEP, Batch, Dataset, Split
+from lnln.methods import TITLES, preset_for
+
+OUT = Path(__file__).parents[2] / "data" / "benchmarks" / "cost.csv"
+BERT = EncoderConfig(width=768, depth=12, heads=12, ffn_width=3072)
+#: Utterances of training, validation and test split.
+SPLITS = {
+    "mosi": (1284, 229, 686),
+    "mosei": (16326, 1871, 4659),
+    "sims": (1368, 456, 457),
+}
+#: Utterances that are counted; all that grows with them is scaled up.
+COUNT = 2
+
+
+class Counter(TorchDispatchMode):
+    """Counts FLOPs, and operations, which a GPU has to be told one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.operations = 0
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        formula = flop_registry.get(func._overloadpacket)
+        self.flops += formula(*args, **kwargs, out_val=out) if formula else 0
+        self.operations += 1
+        return out
+
+
+def longest(preset: Preset, scheme: Any) -> Dataset:
+    """Random utterances, all as long as the data set's longest."""
+    config, generator = preset.model, torch.Generator().manual_seed(0)
+
+    def split(name: str) -> Split:
+        tokens = torch.randint(
+            1000, 20000, (COUNT, config.text_length), generator=generator
+        )
+        tokens[:, 0], tokens[:, -1] = CLS, SEP
+        parts = [tokens, torch.full((COUNT,), config.text_length)]
+        for length, width in (
+            (config.audio_length, config.audio_width),
+            (config.vision_length, config.vision_width),
+        ):
+            parts.append(torch.randn(COUNT, length, width, generator=generator))
+            parts.append(torch.full((COUNT,), length))
+        labels = 2 * torch.rand(COUNT, generator=generator) - 1
+        ids = tuple(f"{name}{i}" for i in range(COUNT))
+        return Split(Batch(*parts, labels), ids, ("",) * COUNT)
+
+    splits = {name: split(name) for name in ("train", "valid", "test")}
+    return Dataset("random", scheme, splits, "random", "0" * 64, ())
+
+
+def count(method: str, name: str) -> tuple[Counter, Counter]:
+    """A training step with `COUNT` utterances, and the validation of `COUNT`."""
+    preset = preset_for(method, name)
+    preset = replace(preset, model=replace(preset.model, encoder=BERT))
+    preset = training.with_train(preset, epochs=1, batch_size=COUNT)
+    dataset = longest(preset, "sims" if name == "sims" else "mosi")
+    step, validation = Counter(), Counter()
+    inner_step, inner_select = training._step, training._select
+
+    def _step(*args: Any) -> Any:
+        with step:
+            return inner_step(*args)
+
+    def _select(*args: Any) -> Any:
+        with validation:
+            return inner_select(*args)
+
+    training._step, training._select = _step, _select
+    try:
+        # Attention as multiplications of matrices, for which there are formulas; there
+        # is none for LSTMs, which are small beside BERT.
+        plain = sdpa_kernel(SDPBackend.MATH)
+        with tempfile.TemporaryDirectory() as folder, plain:
+            training.train(preset, dataset, folder, device="cpu", progress=False)
+    finally:
+        training._step, training._select = inner_step, inner_select
+    return step, validation
+
+
+def main() -> None:
+    """Count all methods on all data sets."""
+    rows = []
+    for name, (train, valid, test) in SPLITS.items():
+        for method in tqdm(TITLES, desc=name):
+            preset = preset_for(method, name).train
+            step, validation = count(method, name)
+            steps = -(-train // preset.batch_size)
+            rates = len(preset.validation_rates)
+            # A sweep of the test split: ten rates, three mask seeds.
+            predicted = preset.epochs * valid + test * 30 / rates
+            flops = preset.epochs * train / COUNT * step.flops
+            flops += predicted / COUNT * validation.flops
+            started = preset.epochs * steps * step.operations
+            started += predicted / preset.batch_size * validation.operations
+            rows.append(
+                {
+                    "data": name,
+                    "method": method,
+                    "epochs": preset.epochs,
+                    "steps": preset.epochs * steps,
+                    "petaflop": f"{flops / 1e15:.2f}",
+                    "million_operations": f"{started / 1e6:.2f}",
+                }
+            )
+    with open(OUT, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main()
