@@ -11,7 +11,7 @@ from lnln.cli_train import add_corruption_option, add_data_options, source_for
 from lnln.compare import adapted, write_tables
 from lnln.config import PRESETS, EncoderConfig
 from lnln.data import Dataset
-from lnln.grid import open_source, run_grid
+from lnln.grid import cells_of, open_source, run_grid
 from lnln.methods import TITLES, preset_for
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def _compare(options: argparse.Namespace) -> int:
     methods = list(TITLES) if "all" in options.methods else options.methods
     changes = changes_for(options, dataset)
     presets = {m: adapted(preset_for(m, options.preset), **changes) for m in methods}
-    paths = run_grid(
+    cells = cells_of(
         presets,
         source,
         options.out,
@@ -102,9 +102,8 @@ def _compare(options: argparse.Namespace) -> int:
         subsets=options.modalities,
         corruption=options.corruption,
         device=options.device,
-        progress=not options.quiet,
-        cluster=options.cluster,
     )
+    paths = run_grid(cells, progress=not options.quiet, cluster=options.cluster)
     kind = options.corruption
     print(write_tables(paths, options.out, dataset.scheme, corruption=kind))
     return 0

@@ -19,6 +19,7 @@ from lnln.grid import Source, cells_of, open_source, run_grid
 from lnln.reproduce import (
     ITEMS,
     compare_settings,
+    expected_hours,
     number,
     plan,
     presets_of,
@@ -82,25 +83,26 @@ def _reproduce(options: argparse.Namespace) -> int:
     changes = changes_for(options, dataset)
     presets, titles = presets_of(options.item, options.preset, dataset_name)
     presets = {name: adapted(preset, **changes) for name, preset in presets.items()}
-    common = {
-        "mask_seeds": options.mask_seeds,
-        "subsets": item.subsets,
-        "corruption": options.corruption,
-        "device": options.device,
-    }
-    if options.dry_run:
-        cells = cells_of(presets, source, folder, options.seeds, **common)
-        print("\n".join(plan(cells, dataset)))
-        return 0
-    paths = run_grid(
+    cells = cells_of(
         presets,
         source,
         folder,
         options.seeds,
-        progress=not options.quiet,
-        cluster=options.cluster,
-        **common,
+        mask_seeds=options.mask_seeds,
+        subsets=item.subsets,
+        corruption=options.corruption,
+        device=options.device,
     )
+    if options.dry_run:
+        print("\n".join(plan(cells, dataset)))
+        if options.preset != "mini":
+            hours = expected_hours(presets) * len(options.seeds)
+            print(
+                f"all together at most about {hours:.0f} hours on one GPU (reckoned "
+                "from the work, not measured; see the results page)"
+            )
+        return 0
+    paths = run_grid(cells, progress=not options.quiet, cluster=options.cluster)
     tables = folder / options.item
     tables.mkdir(parents=True, exist_ok=True)
     kind = options.corruption
@@ -159,9 +161,14 @@ def _chapter(
             name: adapted(preset, **changes_for(options, dataset))
             for name, preset in presets.items()
         }
-        seeds = options.seeds[:1]
-        common = {"mask_seeds": options.mask_seeds, "device": options.device}
-        (cell,) = cells_of(presets, source, folder, seeds, **common)
+        (cell,) = cells_of(
+            presets,
+            source,
+            folder,
+            options.seeds[:1],
+            mask_seeds=options.mask_seeds,
+            device=options.device,
+        )
         run = cell.folder
         if options.dry_run:
             print("\n".join(plan([cell], dataset)))
@@ -178,7 +185,7 @@ def _chapter(
             "a clone of the repository (make setup)"
         )
     if run is not None:
-        run_grid(presets, source, folder, seeds, progress=not options.quiet, **common)
+        run_grid([cell], progress=not options.quiet)
     return subprocess.run(command, check=False).returncode
 
 

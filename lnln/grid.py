@@ -76,7 +76,6 @@ class Cell:
         subsets: also all subsets of modalities, as in Tables 11 to 14.
         corruption: a key of `CORRUPTIONS`, under which it is scored.
         device: "auto", "cpu" or "cuda".
-        progress: show a bar of the training.
     """
 
     preset: Preset
@@ -86,7 +85,6 @@ class Cell:
     subsets: bool = False
     corruption: str = "random"
     device: str = "auto"
-    progress: bool = False
 
     @property
     def scores(self) -> Path:
@@ -105,8 +103,12 @@ class Cell:
         return masks == set(map(str, self.mask_seeds)) and subsets >= self.subsets
 
 
-def run_cell(cell: Cell) -> Path:
+def run_cell(cell: Cell, progress: bool = False) -> Path:
     """Train and score one cell, or what is left to do of it.
+
+    Args:
+        cell: which.
+        progress: show a bar of the training.
 
     Returns:
         Its folder.
@@ -122,7 +124,7 @@ def run_cell(cell: Cell) -> Path:
             cell.folder,
             resume=True,
             device=cell.device,
-            progress=cell.progress,
+            progress=progress,
         )
         if not cell.finished:
             _score(cell, dataset)
@@ -168,9 +170,17 @@ def cells_of(
     subsets: bool = False,
     corruption: str = "random",
     device: str = "auto",
-    progress: bool = False,
 ) -> list[Cell]:
-    """The cells of a grid, one seed after the other; arguments as for `run_grid`."""
+    """The cells of a grid, one seed after the other.
+
+    Args:
+        presets: {name of the runs, such as a method's: settings}; the seed in them is
+            replaced.
+        source: of the data, which are trained on and scored on their test split.
+        folder: of the grid; the cells are its sub-folders.
+        seeds: training seeds.
+        mask_seeds, subsets, corruption, device: see `Cell`.
+    """
     return [
         Cell(
             with_train(presets[method], seed=seed),
@@ -180,7 +190,6 @@ def cells_of(
             subsets,
             corruption,
             device,
-            progress,
         )
         for seed in seeds
         for method in presets
@@ -188,27 +197,12 @@ def cells_of(
 
 
 def run_grid(
-    presets: dict[str, Preset],
-    source: Source,
-    folder: Path,
-    seeds: Sequence[int],
-    *,
-    mask_seeds: Sequence[int] = (0, 1, 2),
-    subsets: bool = False,
-    corruption: str = "random",
-    device: str = "auto",
-    progress: bool = True,
-    cluster: str | None = None,
+    cells: Sequence[Cell], *, progress: bool = True, cluster: str | None = None
 ) -> list[Path]:
-    """Train and evaluate every method with every seed.
+    """Train and score all cells.
 
     Args:
-        presets: {name of the runs, such as a method's: settings}; the seed in them is
-            replaced.
-        source: of the data, which are trained on and scored on their test split.
-        folder: of the grid; the cells are its sub-folders.
-        seeds: training seeds.
-        mask_seeds, subsets, corruption, device: see `Cell`.
+        cells: from `cells_of`.
         progress: show a bar with a forecast, and one for each training on this machine.
         cluster: address of a dask.distributed scheduler whose workers run the cells;
             None runs one after the other here.
@@ -220,23 +214,12 @@ def run_grid(
         CheckpointError: a cell holds a run with other settings or data.
         ModuleNotFoundError: a cluster needs the extra `lnln[scale]`.
     """
-    cells = cells_of(
-        presets,
-        source,
-        folder,
-        seeds,
-        mask_seeds=mask_seeds,
-        subsets=subsets,
-        corruption=corruption,
-        device=device,
-        progress=progress and cluster is None,
-    )
     open_cells = [cell for cell in cells if not cell.finished]
     # What is finished is checked here: it must be the run that is asked for.
     for cell in cells:
         if cell.finished:
             run_cell(cell)
-    here = map(run_cell, open_cells)
+    here = (run_cell(cell, progress) for cell in open_cells)
     done = here if cluster is None else _spread(open_cells, cluster)
     bar = tqdm(total=len(cells), desc="grid", unit="run", disable=not progress)
     bar.update(len(cells) - len(open_cells))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,12 @@ from lnln.data import Dataset
 from lnln.evaluation import Row
 from lnln.grid import Cell
 from lnln.methods import TITLES, preset_for
+from lnln.paths import data_dir
 
 #: The methods of Table 8.
 STABILITY = ("misa", "self_mm", "cenet", "tfr_net", "lnln")
+#: What a GPU is taken to do: FLOP a second; seconds to start an operation.
+SUSTAINED, START = 10e12, 10e-6
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,29 @@ def plan(cells: list[Cell], dataset: Dataset) -> list[str]:
         f"{dataset.source}"
     )
     return lines
+
+
+def expected_hours(presets: dict[str, Preset]) -> float:
+    """How long runs with the paper's settings take on one GPU: reckoned, not measured.
+
+    The longer of two times, from counts (`data/benchmarks/cost.csv`) and what a GPU is
+    taken to do: arithmetic at `SUSTAINED`, and starting the operations at `START`.
+
+    Args:
+        presets: from `presets_of`, none of them mini; a run each.
+    """
+    path = data_dir() / "benchmarks" / "cost.csv"
+    with open(path, newline="", encoding="utf-8") as file:
+        counts = {(row["data"], row["method"]): row for row in csv.DictReader(file)}
+    rows = [counts[p.name, p.model.method] for p in presets.values()]
+    seconds = (
+        max(
+            float(row["petaflop"]) * 1e15 / SUSTAINED,
+            float(row["million_operations"]) * 1e6 * START,
+        )
+        for row in rows
+    )
+    return sum(seconds) / 3600
 
 
 def compare_settings(dataset: str) -> str:

@@ -27,7 +27,7 @@ from lnln.compare import (
 )
 from lnln.data import DataError
 from lnln.evaluation import load_record
-from lnln.grid import Source, open_source, run_grid
+from lnln.grid import Cell, Source, cells_of, open_source, run_grid
 from lnln.methods import TITLES, preset_for
 from lnln.training import with_train
 
@@ -35,19 +35,16 @@ METHODS = ("almt", "lnln")
 SMALL = Source("simulated:mini", train_size=60, seed=1)
 
 
+def small_cells(folder: Path, **options: Any) -> list[Cell]:
+    """Two methods with two seeds, trained for an epoch."""
+    presets = {m: with_train(preset_for(m, "mini"), epochs=1) for m in METHODS}
+    return cells_of(presets, SMALL, folder, [1, 2], **{"mask_seeds": (0, 1)} | options)
+
+
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
     folder = tmp_path_factory.mktemp("grid")
-    paths = run_grid(
-        {m: with_train(preset_for(m, "mini"), epochs=1) for m in METHODS},
-        SMALL,
-        folder,
-        [1, 2],
-        mask_seeds=(0, 1),
-        subsets=True,
-        progress=False,
-    )
-    return folder, paths
+    return folder, run_grid(small_cells(folder, subsets=True), progress=False)
 
 
 def test_every_cell_is_there_with_its_seed(grid: tuple[Path, list[Path]]) -> None:
@@ -82,15 +79,7 @@ def test_what_is_finished_is_not_done_again(
 
     monkeypatch.setattr(grids.ev, "evaluate", never)
     before = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
-    run_grid(
-        {m: with_train(preset_for(m, "mini"), epochs=1) for m in METHODS},
-        SMALL,
-        folder,
-        [1, 2],
-        mask_seeds=(0, 1),
-        subsets=True,
-        progress=False,
-    )
+    run_grid(small_cells(folder, subsets=True), progress=False)
     after = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
     assert before == after
 
@@ -99,10 +88,8 @@ def test_other_corruptions_and_masks_are_scored_without_training(
     grid: tuple[Path, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, paths = grid
-    presets = {m: with_train(preset_for(m, "mini"), epochs=1) for m in METHODS}
     before = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
-    common = {"mask_seeds": (0, 1), "progress": False}
-    run_grid(presets, SMALL, folder, [1, 2], corruption="words", **common)
+    run_grid(small_cells(folder, corruption="words"), progress=False)
     after = {p: (p / "model.safetensors").stat().st_mtime_ns for p in paths}
     assert before == after
     write_tables(paths, tmp_path, "mosi", corruption="words")
@@ -116,17 +103,16 @@ def test_other_corruptions_and_masks_are_scored_without_training(
     assert gap != difference_to(paths[:1], paths[1:2], corruption="words")
     assert not (tmp_path / "scores.csv").exists()
     # Other mask seeds are other scores.
-    cells = grids.cells_of(presets, SMALL, folder, [1], mask_seeds=(0, 1))
-    assert all(cell.finished for cell in cells)
-    cells = grids.cells_of(presets, SMALL, folder, [1], mask_seeds=(0, 1, 2))
-    assert not any(cell.finished for cell in cells)
+    assert all(cell.finished for cell in small_cells(folder))
+    others = small_cells(folder, mask_seeds=(0, 1, 2))
+    assert not any(cell.finished for cell in others)
 
 
 def test_cell_with_other_settings_is_refused(grid: tuple[Path, list[Path]]) -> None:
     folder, _ = grid
     other = with_train(preset_for("almt", "mini"), epochs=3)
     with pytest.raises(CheckpointError, match="other settings"):
-        run_grid({"almt": other}, SMALL, folder, [1], progress=False)
+        run_grid(cells_of({"almt": other}, SMALL, folder, [1]), progress=False)
 
 
 def test_table_by_rate_holds_the_means_of_its_rows(
@@ -167,7 +153,8 @@ def test_a_cluster_survives_the_death_of_a_worker(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as on the workers: sums in the same order
     try:
-        here = run_grid(presets, SMALL, alone, [1, 2], mask_seeds=(0,), progress=False)
+        cells = cells_of(presets, SMALL, alone, [1, 2], mask_seeds=(0,))
+        here = run_grid(cells, progress=False)
     finally:
         torch.set_num_threads(threads)
     killed = []
@@ -186,15 +173,9 @@ def test_a_cluster_survives_the_death_of_a_worker(tmp_path: Path) -> None:
     with distributed.LocalCluster(n_workers=2, **options) as cluster:
         killer = threading.Thread(target=kill_one, args=(cluster,), daemon=True)
         killer.start()
-        there = run_grid(
-            presets,
-            SMALL,
-            spread,
-            [1, 2],
-            mask_seeds=(0,),
-            progress=False,
-            cluster=cluster.scheduler_address,
-        )
+        cells = cells_of(presets, SMALL, spread, [1, 2], mask_seeds=(0,))
+        address = cluster.scheduler_address
+        there = run_grid(cells, progress=False, cluster=address)
     assert killed
     assert [p.name for p in there] == [p.name for p in here]
     for path in there:

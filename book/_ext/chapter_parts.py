@@ -17,7 +17,10 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from lnln.reproduce import ITEMS
+from lnln.reproduce import ITEMS, expected_hours, presets_of
+
+#: The paper trains with three seeds.
+SEEDS = 3
 
 EXERCISE = re.compile(
     r"\*\*Exercise (\d+\.\d+)\*\* \((\d+) minutes?\)\. (.+?[.?])(?=\s|$)",
@@ -107,9 +110,8 @@ class ExerciseList(SphinxDirective):
         return [listing]
 
 
-#: What an item was repeated on, by its name or its kind in `lnln.reproduce`.
+#: What an item was repeated on, by its kind in `lnln.reproduce`.
 REPEATED_ON = {
-    "table7": "simulated data, in the tests only",
     "methods": "simulated data",
     "ablation": "simulated data",
     "chapter": "simulated data",
@@ -118,24 +120,38 @@ REPEATED_ON = {
 }
 
 
+def hours(name: str) -> str:
+    """What an item is expected to take on the real files, by data set."""
+    item = ITEMS[name]
+    if item.kind in ("settings", "drawing") or item.chapter == "02_the_data":
+        return "none"
+    found = {}
+    for dataset in item.datasets:
+        presets, _ = presets_of(name, dataset.lower(), dataset)
+        seeds = 1 if item.kind == "chapter" else SEEDS
+        found[dataset] = seeds * expected_hours(presets)
+    return ", ".join(f"{d} {max(h, 1):.0f}" for d, h in found.items())
+
+
 class PaperItems(SphinxDirective):
     """List the tables and figures of the paper."""
 
     def run(self) -> list[nodes.Node]:
         """Return a table with one row an item."""
         lines = [
-            "| item | shows | data sets | chapter | repeated on |",
-            "| --- | --- | --- | --- | --- |",
+            "| item | shows | chapter | repeated on | name | hours |",
+            "| --- | --- | --- | --- | --- | --- |",
         ]
         for name, item in ITEMS.items():
             title = name[:-1] if name[-2].isalpha() else name[:-2]
             number = name.removeprefix(title)
             cells = (
                 f"{title.capitalize()} {number}",
-                item.shows,
-                ", ".join(item.datasets),
+                f"{item.shows}: {', '.join(item.datasets)}".rstrip(": "),
                 f"{{doc}}`/book/{item.chapter}`",
-                REPEATED_ON.get(name, REPEATED_ON[item.kind]),
+                REPEATED_ON[item.kind],
+                f"`{name}`",
+                hours(name),
             )
             lines.append("| " + " | ".join(cells) + " |")
         return self.parse_text_to_nodes("\n".join(lines))
