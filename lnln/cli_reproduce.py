@@ -96,7 +96,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     if options.dry_run:
         print("\n".join(plan(cells, dataset)))
         if options.preset != "mini":
-            hours = expected_hours(presets) * len(options.seeds)
+            hours = expected_hours(presets.values(), options.preset)
+            hours *= len(options.seeds)
             print(
                 f"all together at most about {hours:.0f} hours on one GPU (reckoned "
                 "from the work, not measured; see the results page)"

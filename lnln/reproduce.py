@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -160,19 +161,20 @@ def plan(cells: list[Cell], dataset: Dataset) -> list[str]:
     return lines
 
 
-def expected_hours(presets: dict[str, Preset]) -> float:
+def expected_hours(presets: Iterable[Preset], name: str) -> float:
     """How long runs with the paper's settings take on one GPU: reckoned, not measured.
 
     The longer of two times, from counts (`data/benchmarks/cost.csv`) and what a GPU is
     taken to do: arithmetic at `SUSTAINED`, and starting the operations at `START`.
 
     Args:
-        presets: from `presets_of`, none of them mini; a run each.
+        presets: from `presets_of`, a run each.
+        name: "mosi", "mosei" or "sims".
     """
     path = data_dir() / "benchmarks" / "cost.csv"
     with open(path, newline="", encoding="utf-8") as file:
         counts = {(row["data"], row["method"]): row for row in csv.DictReader(file)}
-    rows = [counts[p.name, p.model.method] for p in presets.values()]
+    rows = [counts[name, preset.model.method] for preset in presets]
     seconds = (
         max(
             float(row["petaflop"]) * 1e15 / SUSTAINED,

@@ -3,7 +3,8 @@
 `{chapter-output} book/01_what_goes_missing key` repeats a figure with its
 `text/html` copy; `{exercise-list}` lists the exercises of all chapters. Both
 are read from the notebooks when the pages are built, so they cannot disagree
-with the chapters. `{paper-items}` lists what `lnln reproduce` can repeat.
+with the chapters. `{paper-items}` lists what `lnln reproduce` can repeat, and
+`{paper-cost}` what that is expected to cost.
 """
 
 import json
@@ -17,6 +18,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from lnln.methods import TITLES, preset_for
 from lnln.reproduce import ITEMS, expected_hours, presets_of
 
 #: The paper trains with three seeds.
@@ -127,9 +129,10 @@ def hours(name: str) -> str:
         return "none"
     found = {}
     for dataset in item.datasets:
-        presets, _ = presets_of(name, dataset.lower(), dataset)
+        preset = dataset.lower()
+        presets, _ = presets_of(name, preset, dataset)
         seeds = 1 if item.kind == "chapter" else SEEDS
-        found[dataset] = seeds * expected_hours(presets)
+        found[dataset] = seeds * expected_hours(presets.values(), preset)
     return ", ".join(f"{d} {max(h, 1):.0f}" for d, h in found.items())
 
 
@@ -157,6 +160,25 @@ class PaperItems(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+class PaperCost(SphinxDirective):
+    """Show what one run of each method takes with the paper's settings."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table with one row a method."""
+        names = ("mosi", "mosei", "sims")
+        lines = [
+            "| method | " + " | ".join(map(str.upper, names)) + " |",
+            "| --- | --- | --- | --- |",
+        ]
+        for method, title in TITLES.items():
+            cells = (
+                f"{expected_hours([preset_for(method, name)], name):.1f}"
+                for name in names
+            )
+            lines.append(f"| {title} | " + " | ".join(cells) + " |")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives.
 
@@ -169,4 +191,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("chapter-output", ChapterOutput)
     app.add_directive("exercise-list", ExerciseList)
     app.add_directive("paper-items", PaperItems)
+    app.add_directive("paper-cost", PaperCost)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

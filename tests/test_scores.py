@@ -1,0 +1,107 @@
+"""What chapters read is collected from scored runs, and what runs cost is counted."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from benchmarks.cost import Counter, count
+
+from lnln.config import PRESETS
+from lnln.evaluation import BAYES, write_csv
+from lnln.methods import TITLES, preset_for
+from lnln.reproduce import expected_hours
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def load_tool() -> ModuleType:
+    path = ROOT / "book" / "_tools" / "scores.py"
+    spec = importlib.util.spec_from_file_location("scores", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tool = load_tool()
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    base = {"method": "LNLN", "seed": 7, "available": "lav", "corruption": "random"}
+    base |= {"mask_seed": 0, "rate": 0.0, "metric": "mae", "value": 1.0}
+    return base | changes
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    folder = tmp_path / "lnln_gamma0-7"
+    folder.mkdir()
+    rows = [
+        row(),
+        row(mask_seed=1, value=1.2),
+        row(rate=0.5, value=2.0),
+        row(rate=0.5, mask_seed=1, value=2.4),
+        row(rate=1.0, value=9.0),  # not one of the ten rates
+        row(available="la", value=5.0),  # another subset of modalities
+        row(method=BAYES, mask_seed="", value=0.1),
+        row(metric="f1_neg_pos", value=0.5),
+    ]
+    write_csv(folder / "robustness.csv", rows)
+    words = [row(corruption="words", value=3.0)]
+    write_csv(folder / "robustness-words.csv", words)
+    preset = PRESETS["mini"].to_dict()
+    (folder / "record.json").write_text(json.dumps({"preset": preset}))
+    return folder
+
+
+def test_scores_are_means_over_masks(run: Path) -> None:
+    found = {
+        (r["run"], r["seed"], r["corruption"], r["metric"], r["rate"]): r["value"]
+        for r in tool.scores(run, by_mask=False)
+    }
+    assert found == {
+        ("lnln_gamma0", "7", "random", "mae", "0.0"): "1.10000",
+        ("lnln_gamma0", "7", "random", "mae", "0.5"): "2.20000",
+        ("lnln_gamma0", "7", "random", "mae", "1.0"): "9.00000",
+        ("lnln_gamma0", "7", "words", "mae", "0.0"): "3.00000",
+    }
+
+
+def test_scores_by_mask_are_means_over_rates(run: Path) -> None:
+    found = [r for r in tool.scores(run, by_mask=True) if r["corruption"] == "random"]
+    assert [r["mask_seed"] for r in found] == ["0", "1"]
+    assert [r["value"] for r in found] == ["1.50000", "1.80000"]
+
+
+def test_a_run_without_scores_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="not scored"):
+        tool.scores(tmp_path, by_mask=False)
+
+
+def test_operations_are_counted() -> None:
+    with Counter() as counter:
+        torch.ones(3, 4) @ torch.ones(4, 5)
+    assert counter.flops == 2 * 3 * 4 * 5
+    assert counter.operations == 3
+
+
+@pytest.mark.nightly
+def test_bert_takes_what_its_size_says() -> None:
+    step, _ = count("misa", "mosi")
+    # Twice for each weight and token forward, twice that backward; BERT base has
+    # 85 million weights in its layers, and MISA reads the text once.
+    assert step.flops == pytest.approx(6 * 85e6 * 2 * 50, rel=0.1)
+
+
+def test_every_run_of_the_paper_has_its_hours() -> None:
+    for name in ("mosi", "mosei", "sims"):
+        each = [expected_hours([preset_for(m, name)], name) for m in TITLES]
+        assert min(each) > 0
+        presets = [preset_for(m, name) for m in TITLES]
+        assert expected_hours(presets, name) == pytest.approx(sum(each))
+    lnln = [expected_hours([PRESETS[n]], n) for n in ("mosi", "mosei")]
+    assert lnln[1] > 8 * lnln[0]  # MOSEI has 13 times as many utterances
