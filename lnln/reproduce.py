@@ -210,23 +210,18 @@ def compare_settings(dataset: str) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def spread(rows: list[Row], scheme: str) -> str:
-    """Table 8 done apart for both kinds of chance, as Markdown.
+def between_masks(rows: list[Row], scheme: str) -> str:
+    """The mean over r with the deviation between mask seeds, as Markdown.
 
     Args:
         rows: of several methods and seeds.
         scheme: "mosi" or "sims".
 
     Returns:
-        Two tables of the mean over r with a standard deviation: between training seeds,
-        each averaged over masks; and between mask seeds, averaged over training seeds.
+        A table; each mask seed is averaged over the training seeds.
     """
-    found = summary(rows, scheme)
-    masks = [{**row, "std_training": row["std_masks"]} for row in found]
-    return "\n\n".join(
-        f"± between {kind} seeds:\n\n{text_table(part, {}, scheme, 'markdown')}"
-        for kind, part in (("training", found), ("mask", masks))
-    )
+    masks = [{**r, "std_training": r["std_masks"]} for r in summary(rows, scheme)]
+    return text_table(masks, {}, scheme, "markdown")
 
 
 def write_item(
@@ -254,7 +249,11 @@ def write_item(
         reference = next(iter(titles.values()))
     text = write_tables(paths, folder, scheme, titles, reference, corruption)
     if item.table == "spread":
-        text = spread(rows_of(paths, titles, corruption), scheme)
+        # Table 8 done apart for both kinds of chance.
+        masks = between_masks(rows_of(paths, titles, corruption), scheme)
+        text = (
+            f"± between training seeds:\n\n{text}\n\n± between mask seeds:\n\n{masks}"
+        )
         folder.joinpath(file_under(corruption, "spread.md")).write_text(
             text + "\n", encoding="utf-8"
         )

@@ -57,7 +57,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "27_audit": {"seed": 1},
     "28_ablations": {"seed": 1},
     "29_protocol": {"mask_seeds": 12},
-    "30_word_errors": {"seed": 1, "utterance": 3},
+    "30_word_errors": {"seed": 1, "utterance": 3, "sentences": 1000},
 }
 
 
