@@ -37,7 +37,9 @@ def add_reproduce(commands: Subparsers) -> None:
         help="repeat a table or figure of the paper",
         description="Train and score what a table or figure of the paper shows, on "
         "simulated data or on a file of yours, and print it beside the paper's "
-        "numbers. Items share their runs; what is finished is not done again.",
+        "numbers. Items share their runs; what is finished is not done again. Without "
+        "--preset a file gets the paper's settings for its data set; simulated data get "
+        "mini.",
     )
     parser.add_argument(
         "item", nargs="?", choices=sorted(ITEMS, key=_order), metavar="ITEM"
@@ -79,6 +81,11 @@ def _reproduce(options: argparse.Namespace) -> int:
     # Runs on other data or from another preset are other runs.
     folder = options.out / f"{options.preset}-{dataset.sha256[:8]}"
     if item.kind == "chapter":
+        if options.corruption != "random":
+            raise ValueError(
+                f"{options.item} is drawn by a chapter, which shows random data "
+                "missing only; leave out --corruption"
+            )
         return _chapter(options, source, dataset, folder)
     changes = changes_for(options, dataset)
     presets, titles = presets_of(options.item, options.preset, dataset_name)

@@ -161,6 +161,8 @@ def test_figures_are_planned(
 ) -> None:
     assert main(["reproduce", name, "--dry-run", "--out", out]) == 0
     assert ITEMS[name].chapter in capsys.readouterr().out
+    assert main(["reproduce", name, "--corruption", "words", "--out", out]) == 1
+    assert "leave out --corruption" in capsys.readouterr().err
 
 
 @pytest.mark.nightly
