@@ -38,8 +38,8 @@ def add_reproduce(commands: Subparsers) -> None:
         description="Train and score what a table or figure of the paper shows, on "
         "simulated data or on a file of yours, and print it beside the paper's "
         "numbers. Items share their runs; what is finished is not done again. Without "
-        "--preset a file gets the paper's settings for its data set; simulated data get "
-        "mini.",
+        "--preset a file gets the paper's settings for its data set, and simulated "
+        "data get mini.",
     )
     parser.add_argument(
         "item", nargs="?", choices=sorted(ITEMS, key=_order), metavar="ITEM"
