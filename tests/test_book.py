@@ -1,16 +1,15 @@
 """The book builds without a warning, needs no network, and its chapters can be run."""
 
-import importlib.util
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import nbformat
 import pytest
 import torch
 import yaml
+from tools import load_tool
 
 from lnln import (
     PRESETS,
@@ -61,16 +60,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
 }
 
 
-def load_tool() -> ModuleType:
-    path = ROOT / "book" / "_tools" / "chapters.py"
-    spec = importlib.util.spec_from_file_location("chapters", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-chapters = load_tool()
+chapters = load_tool("chapters")
 CHAPTERS = chapters.chapter_paths()
 
 

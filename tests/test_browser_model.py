@@ -1,6 +1,5 @@
 """The model that runs in the page answers what PyTorch answers."""
 
-import importlib.util
 import shutil
 import threading
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Browser, Page, Route
+from tools import load_tool
 
 import lnln
 from lnln.bayes import best_answer
@@ -28,11 +28,7 @@ CHOICES = [30, 3, 17, 58, 101, 204]  # as in the chapter's parameters
 @pytest.fixture(scope="module")
 def files() -> Path:
     """The runtime and the exported model; fetched if they are not there yet."""
-    path = ROOT / "book" / "_tools" / "browser_files.py"
-    spec = importlib.util.spec_from_file_location("browser_files", path)
-    assert spec is not None and spec.loader is not None
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+    tool = load_tool("browser_files")
     folder = ROOT / "_build" / "browser"
     try:
         tool.provide(folder)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from lnln import (
     PRESETS,
@@ -19,9 +20,10 @@ from lnln import (
     split_uniforms,
 )
 from lnln.checkpoint import atomic_path, read_tensors, save_model, write_tensors
+from lnln.cli import main
 from lnln.data import Standardizer
 from lnln.model import LNLN
-from lnln.paths import data_dir
+from lnln.paths import data_dir, sha256_of
 
 
 @pytest.fixture
@@ -124,3 +126,16 @@ def test_shipped_record_belongs_to_the_shipped_weights() -> None:
     assert trained.provenance["epoch"] == record["best"]["validation"]["epoch"]
     assert trained.preset == Preset.from_dict(record["preset"])
     assert trained.provenance["data"]["sha256"] == record["data"]["sha256"]
+
+
+def test_shipped_text_encoder_is_whole_and_can_be_trained_on(tmp_path: Path) -> None:
+    folder = data_dir() / "encoder"
+    expected = (folder / "SHA256SUMS").read_text("utf-8").split()[0]
+    assert sha256_of(folder / "model.safetensors") == expected
+    command = ["train", "--train-size", "40", "--epochs", "1", "--out", str(tmp_path)]
+    command += ["--encoder", str(folder), "--freeze-encoder", "--masks", "mixed"]
+    assert main([*command, "--quiet", "--device", "cpu"]) == 0
+    kept, _ = read_tensors(tmp_path / "model.safetensors")
+    shipped = load_file(folder / "model.safetensors")
+    name = "embeddings.word_embeddings.weight"
+    assert torch.equal(kept[f"model.text_encoder.bert.{name}"], shipped[f"bert.{name}"])

@@ -1,33 +1,20 @@
 """What chapters read is collected from scored runs, and what runs cost is counted."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from benchmarks.cost import Counter, count
+from tools import load_tool
 
 from lnln.config import PRESETS
 from lnln.evaluation import BAYES, write_csv
 from lnln.methods import TITLES, preset_for
 from lnln.reproduce import expected_hours
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def load_tool() -> ModuleType:
-    path = ROOT / "book" / "_tools" / "scores.py"
-    spec = importlib.util.spec_from_file_location("scores", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-tool = load_tool()
+tool = load_tool("scores")
 
 
 def row(**changes: Any) -> dict[str, Any]:
