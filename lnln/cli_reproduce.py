@@ -102,7 +102,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     )
     if options.dry_run:
         print("\n".join(plan(cells, dataset)))
-        if options.preset != "mini":
+        # What is reckoned are the paper's epochs on the published files.
+        if options.preset != "mini" and options.epochs is None:
             hours = expected_hours(presets.values(), options.preset)
             hours *= len(options.seeds)
             print(
