@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from lnln.config import LossWeights, Preset
+from lnln.errors import SettingsError
 from lnln.paths import data_dir
 from lnln.training import with_train
 
@@ -71,12 +72,14 @@ def ablations(table: int, preset: Preset, dataset: str = "MOSI") -> dict[str, Pr
         equal presets.
 
     Raises:
-        ValueError: another table, or a preset of another method.
+        SettingsError: another table, or a preset of another method.
     """
     if table == 7:
         return {name: replace(preset, loss=w) for name, w in _weights(dataset).items()}
     if table not in _CHANGES:
-        raise ValueError(f"table {table} holds no ablation; choose from 4, 5, 6 and 7")
+        raise SettingsError(
+            f"table {table} holds no ablation; choose from 4, 5, 6 and 7"
+        )
     changed = {name: change(preset) for name, change in _CHANGES[table].items()}
     return {FULL: preset, **changed}
 

@@ -7,7 +7,6 @@ header, so one file holds all that is needed and cannot be half old and half new
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,17 +21,18 @@ from torch import Tensor
 
 from lnln.config import Preset
 from lnln.data import Batch, Standardizer, batches_by_length
+from lnln.errors import UserError
 from lnln.method import Method
 from lnln.methods import build_model
 from lnln.metrics import METRICS
 from lnln.missing import Uniforms, erase
-from lnln.paths import data_dir, sha256_of
+from lnln.paths import atomic_path, data_dir, sha256_of
 
 _FORMAT = 1
 _STATISTICS = ("audio_mean", "audio_scale", "vision_mean", "vision_scale")
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint is missing, damaged or of another kind; says what to do."""
 
 
@@ -138,21 +138,6 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in names}
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path that replaces `path` once the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # One fixed name, so that what a killed run leaves behind is overwritten.
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON atomically."""
     with atomic_path(path) as temporary:
@@ -163,7 +148,10 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], header: Any) -> None:
     """Write tensors and a JSON header as one safetensors file, atomically."""
     ready = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     with atomic_path(path) as temporary:
-        save_file(ready, temporary, metadata={"lnln": json.dumps(header)})
+        try:
+            save_file(ready, temporary, metadata={"lnln": json.dumps(header)})
+        except SafetensorError as error:  # its name for a full disk
+            raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], Any]:

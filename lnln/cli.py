@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from lnln import __version__, check
 from lnln import evaluation as ev
-from lnln.checkpoint import CheckpointError, load_model, load_pretrained
+from lnln.checkpoint import load_model, load_pretrained
 from lnln.cli_compare import add_compare
 from lnln.cli_reproduce import add_reproduce
 from lnln.cli_train import add_corruption_option, add_data_options, add_train
 from lnln.config import PRESETS
 from lnln.corpus import simulate
 from lnln.corruption import file_under
-from lnln.data import DataError, Dataset
+from lnln.data import Dataset
+from lnln.errors import UserError
 from lnln.linear import fit_linear
 from lnln.missing import TEST_RATES
 from lnln.mmsa import read_mmsa, write_mmsa
@@ -26,20 +27,9 @@ from lnln.mmsa_report import describe
 from lnln.plot import robustness_figure, save_figure
 from lnln.run import resolve_device
 from lnln.study import open_data
-from lnln.training import TrainingError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
-# What a user can mend; anything else is a fault of the program and keeps its traceback.
-USER_ERRORS = (
-    CheckpointError,
-    DataError,
-    TrainingError,
-    ImportError,
-    OSError,
-    ValueError,
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nlnln: interrupted; go on with --resume", file=sys.stderr)
         return 130
-    except USER_ERRORS as error:
+    except UserError as error:
         print(f"lnln: {error}", file=sys.stderr)
         return 1
 

@@ -15,6 +15,7 @@ from lnln.cli_train import source_for
 from lnln.compare import adapted
 from lnln.config import PRESETS
 from lnln.data import Dataset
+from lnln.errors import SettingsError
 from lnln.grid import Source, cells_of, open_source, run_grid
 from lnln.reproduce import (
     ITEMS,
@@ -82,7 +83,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     folder = options.out / f"{options.preset}-{dataset.sha256[:8]}"
     if item.kind == "chapter":
         if options.corruption != "random":
-            raise ValueError(
+            raise SettingsError(
                 f"{options.item} is drawn by a chapter, which shows random data "
                 "missing only; leave out --corruption"
             )
@@ -189,7 +190,7 @@ def _chapter(
     if options.dry_run:
         return 0
     if not tool.is_file():
-        raise FileNotFoundError(
+        raise SettingsError(
             f"{tool}: {options.item} is drawn by a chapter of the book; run this from "
             "a clone of the repository (make setup)"
         )

@@ -11,6 +11,7 @@ from lnln.choices import MASKS, RELEASED_CHOICES, SCHEDULES, SELECTIONS
 from lnln.config import PRESETS, EncoderConfig, ModelConfig, Preset, as_released
 from lnln.corruption import CORRUPTIONS
 from lnln.distributed import is_first
+from lnln.errors import SettingsError
 from lnln.grid import Source, open_source
 from lnln.methods import TITLES, preset_for
 from lnln.training import train, with_train
@@ -123,10 +124,10 @@ def source_for(options: argparse.Namespace) -> Source:
     """Where the data are that the options name; simulated ones for the preset mini.
 
     Raises:
-        ValueError: another preset needs a file.
+        SettingsError: another preset needs a file.
     """
     if options.data is None and options.preset != "mini":
-        raise ValueError(
+        raise SettingsError(
             f"preset {options.preset} needs --data FILE (see data/README.md), "
             "or --data simulated"
         )

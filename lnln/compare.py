@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from lnln import evaluation as ev
-from lnln.checkpoint import CheckpointError, atomic_path, read_tensors
+from lnln.checkpoint import CheckpointError, read_tensors
 from lnln.config import LNLNConfig, Preset
 from lnln.corruption import file_under
 from lnln.methods import TITLES
 from lnln.metrics import METRICS
 from lnln.missing import MODALITY_SUBSETS, TEST_RATES
+from lnln.paths import atomic_path
 from lnln.plot import robustness_figure, save_figure
 from lnln.training import with_train
 

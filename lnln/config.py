@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from lnln.choices import MASKS, PARTS, RELEASED_CHOICES, SCHEDULES, SELECTIONS
 from lnln.data import MODALITIES, Dataset
+from lnln.errors import SettingsError
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ class LNLNConfig(ModelConfig):
             [rf"\+{name}" for name in RELEASED_CHOICES] + [f"-{p}" for p in PARTS]
         )
         if not re.fullmatch(f"released|paper({known})*", self.variant):
-            raise ValueError(
+            raise SettingsError(
                 f"variant {self.variant!r} is unknown; it is 'paper', 'released', "
                 f"'paper+...' with some of {sorted(RELEASED_CHOICES)} or 'paper-...' "
                 f"without some of {sorted(PARTS)}"
@@ -177,7 +178,7 @@ class TrainConfig:
             ("masks", MASKS),
         ):
             if (value := getattr(self, setting)) not in known:
-                raise ValueError(
+                raise SettingsError(
                     f"{setting} {value!r} is unknown; choose from {sorted(known)}"
                 )
 
@@ -186,7 +187,7 @@ def config_type(method: str) -> type[ModelConfig]:
     """The configuration of a method by its name.
 
     Raises:
-        ValueError: for an unknown method.
+        SettingsError: for an unknown method.
     """
     if method == LNLNConfig.method:
         return LNLNConfig
@@ -195,7 +196,7 @@ def config_type(method: str) -> type[ModelConfig]:
 
     if method not in BASELINES:
         known = sorted({LNLNConfig.method, *BASELINES})
-        raise ValueError(f"method {method!r} is unknown; choose from {known}")
+        raise SettingsError(f"method {method!r} is unknown; choose from {known}")
     return BASELINES[method].config
 
 
@@ -213,10 +214,10 @@ class Preset:
         """The configuration of the network, if the method is LNLN.
 
         Raises:
-            ValueError: it is another one.
+            SettingsError: it is another one.
         """
         if not isinstance(self.model, LNLNConfig):
-            raise ValueError(f"this is for LNLN, not for {self.model.method}")
+            raise SettingsError(f"this is for LNLN, not for {self.model.method}")
         return self.model
 
     def fit_to(self, dataset: Dataset) -> Preset:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lnln.data import CLS, MODALITIES, PAD, SEP, UNK, Batch, Dataset, Split
+from lnln.errors import SettingsError
 from lnln.lexicon import lexicon, transcripts
 
 Floats = NDArray[np.float64]
@@ -98,12 +99,14 @@ def simulate(
         A `Dataset` named "simulated".
 
     Raises:
-        ValueError: for an unknown size or a train_size below 1.
+        SettingsError: for an unknown size or a train_size below 1.
     """
     if size not in SIZES:
-        raise ValueError(f"corpus size {size!r} is unknown; choose from {set(SIZES)}")
+        raise SettingsError(
+            f"corpus size {size!r} is unknown; choose from {sorted(SIZES)}"
+        )
     if train_size is not None and train_size < 1:
-        raise ValueError(f"train_size must be at least 1, not {train_size}")
+        raise SettingsError(f"train_size must be at least 1, not {train_size}")
     sizes = SIZES[size]
     counts = {"train": train_size or sizes.train, "valid": sizes.valid}
     counts["test"] = sizes.test

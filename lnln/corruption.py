@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lnln.data import MODALITIES, PAD, SEP, Batch
+from lnln.errors import SettingsError
 from lnln.missing import Uniforms, erasable, erase, fixed_rates, split_uniforms
 
 Available = tuple[str, ...]
@@ -195,7 +196,7 @@ def _intact(batch: Batch, usable: Available, seed: int | str) -> Damaged:
 
 def _generator(seed: int | str) -> torch.Generator:
     if isinstance(seed, str):
-        raise ValueError(
+        raise SettingsError(
             f"mask seed {seed!r} belongs to the corruption 'random' only; give a number"
         )
     return torch.Generator().manual_seed(seed)

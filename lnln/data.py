@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from lnln.errors import UserError
+
 #: Modalities in the paper's order of importance: language, audio, vision.
 MODALITIES = ("l", "a", "v")
 #: Token ids shared by bert-base-uncased, bert-base-chinese and the simulated corpus.
@@ -20,7 +22,7 @@ PAD, UNK, CLS, SEP, MASK = 0, 100, 101, 102, 103
 SPLITS = ("train", "valid", "test")
 
 
-class DataError(ValueError):
+class DataError(UserError, ValueError):
     """A fault in a data file; the message names file, split, key and remedy."""
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lnln.config import EncoderConfig
-from lnln.data import PAD, valid_positions
+from lnln.data import PAD, DataError, valid_positions
+from lnln.errors import SettingsError
 
 
 class TextEncoder(nn.Module):
@@ -25,7 +27,7 @@ class TextEncoder(nn.Module):
             checkpoints contain.
 
     Raises:
-        OSError: a named model is neither a local folder nor reachable on the hub.
+        SettingsError: a named model is neither a local folder nor reachable on the hub.
     """
 
     def __init__(
@@ -53,9 +55,9 @@ class TextEncoder(nn.Module):
         return int(self.bert.config.vocab_size)
 
     def check(self, tokens: Tensor, source: str) -> None:
-        """Raise ValueError if token ids of `source` are not in the vocabulary."""
+        """Raise DataError if token ids of `source` are not in the vocabulary."""
         if (highest := int(tokens.max())) >= self.vocab_size:
-            raise ValueError(
+            raise DataError(
                 f"{source}: token ids reach {highest}, the text encoder knows "
                 f"{self.vocab_size}; name the encoder these data were tokenised for"
             )
@@ -190,7 +192,7 @@ def _pretrained(name: str, pooler: bool) -> nn.Module:
     try:
         bert_config = AutoConfig.from_pretrained(name, local_files_only=local)
     except (OSError, ValueError) as error:
-        raise OSError(
+        raise SettingsError(
             f"text encoder {name!r} is neither a model folder nor to be had from the "
             "hub; name a folder that holds config.json and model.safetensors"
         ) from error
@@ -202,6 +204,14 @@ def _pretrained(name: str, pooler: bool) -> nn.Module:
     logging.set_verbosity_error()
     try:
         model: nn.Module = AutoModel.from_pretrained(name, **options)
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise SettingsError(
+            f"text encoder {name!r}: its weights cannot be read from a safetensors "
+            f"file ({' '.join(str(error).split())[:200]}). Weights in "
+            "pytorch_model.bin could run code and are not read; if you trust them, "
+            'convert them once: python -c "from transformers import AutoModel; '
+            f"AutoModel.from_pretrained('{name}').save_pretrained('FOLDER')\""
+        ) from error
     finally:
         logging.set_verbosity(verbosity)
     return model.float()

@@ -17,17 +17,17 @@ from lnln.checkpoint import (
     CheckpointError,
     Predictions,
     TrainedModel,
-    atomic_path,
     load_model,
     selected_checkpoints,
 )
 from lnln.config import Preset
 from lnln.corruption import CORRUPTIONS, Damaged
-from lnln.data import MODALITIES, Batch, Dataset
+from lnln.data import MODALITIES, Batch, DataError, Dataset
 from lnln.linear import LinearBaseline
 from lnln.methods import TITLES
 from lnln.metrics import METRICS, evaluate_predictions, laziness, majority_floor
 from lnln.missing import MODALITY_SUBSETS, TEST_RATES
+from lnln.paths import atomic_path
 
 #: Columns of `robustness.csv`; one number per row.
 COLUMNS = (
@@ -84,12 +84,14 @@ def load_record(folder: Path | str) -> dict[str, Any]:
     path = Path(folder) / "record.json"
     try:
         record: dict[str, Any] = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(
             f"{folder} holds no run (no record.json); train one with `lnln train`"
         ) from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: damaged ({error}); resume the run") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read, or is damaged ({error}); resume the run"
+        ) from error
     return record
 
 
@@ -124,11 +126,11 @@ def evaluate(
 
     Raises:
         CheckpointError: a checkpoint is missing or damaged.
-        ValueError: the data have other feature sizes or another label scheme.
+        DataError: the data have other feature sizes or another label scheme.
     """
     record = load_record(folder)
     if record["data"]["scheme"] != dataset.scheme:
-        raise ValueError(
+        raise DataError(
             f"{folder} was trained for labels of {record['data']['scheme']}, "
             f"{dataset.source} has labels of {dataset.scheme}"
         )
@@ -202,7 +204,7 @@ def _check_fit(batch: Batch, config: Any, source: str) -> None:
     have = (batch.audio.shape[2], batch.vision.shape[2])
     want = (config.audio_width, config.vision_width)
     if have != want:
-        raise ValueError(
+        raise DataError(
             f"{source}: audio and vision are {have} wide, the model expects {want}"
         )
     longest = {
@@ -212,7 +214,7 @@ def _check_fit(batch: Batch, config: Any, source: str) -> None:
     }
     for what, (found, limit) in longest.items():
         if found > limit:
-            raise ValueError(
+            raise DataError(
                 f"{source}: up to {found} {what}, the model was built for {limit}"
             )
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -22,7 +21,9 @@ from torch import Tensor, nn
 from lnln.checkpoint import TrainedModel
 from lnln.config import LNLNConfig
 from lnln.data import CLS, SEP, Batch
+from lnln.errors import MissingPackageError, SettingsError
 from lnln.model import LNLN
+from lnln.paths import atomic_path
 
 #: Largest difference to PyTorch with which a file is accepted.
 TOLERANCE = 1e-4
@@ -48,7 +49,7 @@ class _Reader(nn.Module):
     def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
         if not isinstance(trained.model, LNLN):
-            raise ValueError("only LNLN can be exported")
+            raise SettingsError("only LNLN can be exported")
         self.net = trained.model
         self.standardizer = trained.standardizer
 
@@ -71,7 +72,7 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
         The largest difference to PyTorch over batches of several sizes and lengths.
 
     Raises:
-        ImportError: onnx, onnxscript or onnxruntime is missing.
+        MissingPackageError: onnx, onnxscript or onnxruntime is missing.
         ExportError: that difference is above `TOLERANCE`.
     """
     try:
@@ -79,11 +80,10 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
         import onnxruntime
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"{error}; run pip install 'lnln[export]'") from error
+        raise MissingPackageError(f"{error}; run pip install 'lnln[export]'") from error
     path = Path(path)
     reader = _Reader(trained).eval()
     config = trained.preset.lnln
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     count = torch.export.Dim("batch", min=1, max=1 << 16)
     sizes = {
         "tokens": torch.export.Dim("words", min=3, max=config.text_length),
@@ -93,7 +93,7 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
     dynamic = tuple(
         {0: count, 1: sizes[name]} if name in sizes else {0: count} for name in INPUTS
     )
-    try:
+    with atomic_path(path) as draft:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 reader,
@@ -118,9 +118,6 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
                 worst = max(worst, difference)
         if not worst <= TOLERANCE:
             raise ExportError(f"{path}: differs from PyTorch by {worst:.1e}")
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
     return worst
 
 

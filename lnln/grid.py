@@ -23,6 +23,7 @@ from lnln.checkpoint import Predictions, write_tensors
 from lnln.config import Preset
 from lnln.corruption import file_under
 from lnln.data import DataError, Dataset
+from lnln.errors import MissingPackageError
 from lnln.missing import TEST_RATES
 from lnln.study import open_data
 from lnln.training import train, with_train
@@ -212,7 +213,7 @@ def run_grid(
 
     Raises:
         CheckpointError: a cell holds a run with other settings or data.
-        ModuleNotFoundError: a cluster needs the extra `lnln[scale]`.
+        MissingPackageError: a cluster needs the extra `lnln[scale]`.
     """
     open_cells = [cell for cell in cells if not cell.finished]
     # What is finished is checked here: it must be the run that is asked for.
@@ -237,7 +238,7 @@ def _spread(cells: Sequence[Cell], address: str) -> Iterator[Path]:
     try:
         from distributed import Client, as_completed
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
+        raise MissingPackageError(
             'a cluster needs dask.distributed: pip install "lnln[scale]"'
         ) from error
     with Client(address) as client:

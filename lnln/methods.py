@@ -7,6 +7,7 @@ from typing import Any
 from lnln.baselines import BASELINES
 from lnln.baselines.common import preset_of
 from lnln.config import PRESETS, LNLNConfig, ModelConfig, Preset
+from lnln.errors import SettingsError
 from lnln.method import Method
 from lnln.model import LNLN
 
@@ -38,10 +39,10 @@ def preset_for(method: str, name: str) -> Preset:
         name: "mini", "mosi", "mosei" or "sims".
 
     Raises:
-        ValueError: an unknown method.
+        SettingsError: an unknown method.
     """
     if method == LNLNConfig.method:
         return PRESETS[name]
     if method not in BASELINES:
-        raise ValueError(f"method {method!r} is unknown; choose from {list(TITLES)}")
+        raise SettingsError(f"method {method!r} is unknown; choose from {list(TITLES)}")
     return preset_of(name, BASELINES[method].presets[name])

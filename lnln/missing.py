@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lnln.data import MODALITIES, UNK, Batch
+from lnln.errors import SettingsError
 
 #: The paper's test rates; r = 1 is left out there as uninformative.
 TEST_RATES = tuple(i / 10 for i in range(10))
@@ -191,10 +192,10 @@ def fixed_rates(
         (N, 3) rates of language, audio, vision.
 
     Raises:
-        ValueError: for an unknown modality.
+        SettingsError: for an unknown modality.
     """
     if not set(available) <= set(MODALITIES):
-        raise ValueError(f"modalities are {MODALITIES}, not {tuple(available)}")
+        raise SettingsError(f"modalities are {MODALITIES}, not {tuple(available)}")
     row = [rate if m in available else 1.0 for m in MODALITIES]
     return torch.tensor(row, dtype=torch.float32).expand(count, 3)
 
@@ -210,12 +211,12 @@ def split_uniforms(batch: Batch, mask_seed: int | str) -> Uniforms:
         mask_seed: a number, or "released" for `released_uniforms`.
 
     Raises:
-        ValueError: for any other word.
+        SettingsError: for any other word.
     """
     if mask_seed == "released":
         return released_uniforms(batch)
     if isinstance(mask_seed, str):
-        raise ValueError(f"a mask seed is a number or 'released', not {mask_seed!r}")
+        raise SettingsError(f"a mask seed is a number or 'released', not {mask_seed!r}")
     generator = torch.Generator().manual_seed(mask_seed)
     return draw_uniforms(batch, generator)
 

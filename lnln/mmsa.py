@@ -8,7 +8,6 @@ reported in `Dataset.mended`, everything else is a `DataError` with a remedy.
 
 from __future__ import annotations
 
-import os
 import pickle
 import warnings
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from lnln.data import MODALITIES, SPLITS, Batch, DataError, Dataset, Split
+from lnln.errors import SettingsError
 from lnln.mmsa_fields import (
     REEXTRACT,
     Doubles,
@@ -29,7 +29,7 @@ from lnln.mmsa_fields import (
     read_text,
 )
 from lnln.mmsa_padding import align, padded_left, read_sequences
-from lnln.paths import sha256_of
+from lnln.paths import atomic_path, sha256_of
 from lnln.unpickle import load_plain
 
 _LIMITS = {"mosi": 3.0, "sims": 1.0}
@@ -70,10 +70,12 @@ def read_mmsa(
 
     Raises:
         DataError: a fault that cannot be mended, with file, split, key and remedy.
-        ValueError: an unknown `scheme`.
+        SettingsError: an unknown `scheme`.
     """
     if scheme is not None and scheme not in _LIMITS:
-        raise ValueError(f"scheme must be one of {', '.join(_LIMITS)}, not {scheme!r}")
+        raise SettingsError(
+            f"scheme must be one of {', '.join(_LIMITS)}, not {scheme!r}"
+        )
     path = Path(path)
     notes: list[str] = []
     raws = [_read_split(field) for field in _fields(path, load_plain(path), notes)]
@@ -215,18 +217,11 @@ def write_mmsa(dataset: Dataset, path: str | Path) -> None:
         path: the file to write or replace.
 
     Raises:
-        OSError: the folder is missing or not writable.
+        OutputError: the folder is not writable.
     """
-    path = Path(path)
     content = {name: _published_form(split) for name, split in dataset.splits.items()}
-    # In the same folder, since only there replacing is a single step.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(draft, "wb") as file:
-            _Pickler(file, protocol=4).dump(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with atomic_path(Path(path)) as draft, open(draft, "wb") as file:
+        _Pickler(file, protocol=4).dump(content)
 
 
 class _Pickler(pickle.Pickler):

@@ -1,9 +1,14 @@
-"""Where the files that ship with the book, and the reader's own, are found."""
+"""Where files are found, and how they are written: whole or not at all."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from lnln.errors import OutputError
 
 _PACKAGE = Path(__file__).parent
 
@@ -27,3 +32,28 @@ def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file as hexadecimal, read in pieces."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path that replaces `path` once the block succeeds.
+
+    Raises:
+        OutputError: the folder or the file cannot be written.
+    """
+    # One fixed name, so that what a killed run leaves behind is overwritten.
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: cannot be written ({error}); check the folder, its permissions "
+            "and the space that is left"
+        ) from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)

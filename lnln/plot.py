@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lnln.corruption import CORRUPTIONS
 from lnln.evaluation import BAYES, BOUND, FLOOR, LINEAR, Row, mean_by_rate
+from lnln.paths import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -161,7 +162,5 @@ def flow_figure(
 
 def save_figure(figure: Figure, path: Path | str) -> None:
     """Write a figure as PNG, atomically."""
-    from lnln.checkpoint import atomic_path
-
     with atomic_path(Path(path)) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

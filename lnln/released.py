@@ -51,6 +51,7 @@ from torch import Tensor
 from lnln.checkpoint import CheckpointError, TrainedModel, keeping_random_state
 from lnln.config import PRESETS, RELEASED_FUSION_DEPTH, LNLNConfig, as_released
 from lnln.data import MODALITIES, Dataset
+from lnln.errors import SettingsError
 from lnln.metrics import evaluate_predictions
 from lnln.missing import TEST_RATES, released_uniforms
 from lnln.model import LNLN
@@ -144,10 +145,10 @@ def to_released(model: LNLN) -> dict[str, Tensor]:
     """The state dict of a model of variant "released" under the released names.
 
     Raises:
-        ValueError: the model is of another variant.
+        SettingsError: the model is of another variant.
     """
     if model.config.variant != "released":
-        raise ValueError(
+        raise SettingsError(
             f"a model of variant {model.config.variant!r} has no released form; "
             "build it with LNLNConfig(variant='released')"
         )
@@ -181,7 +182,7 @@ def load_released(
     """
     if dataset not in RELEASED_FUSION_DEPTH:
         known = sorted(RELEASED_FUSION_DEPTH)
-        raise ValueError(f"dataset {dataset!r} is unknown; choose from {known}")
+        raise SettingsError(f"dataset {dataset!r} is unknown; choose from {known}")
     where, state = _read(source)
     _check_dataset(where, state, dataset)
     architecture = _architecture(where, state, bert_config)

@@ -10,6 +10,7 @@ import numpy as np
 from lnln.checkpoint import CheckpointError, TrainedModel, load_model, load_pretrained
 from lnln.corpus import simulate
 from lnln.data import UNK, Batch, DataError, Dataset
+from lnln.errors import SettingsError
 from lnln.lexicon import transcripts
 from lnln.mmsa import read_mmsa
 from lnln.model import LNLN
@@ -33,14 +34,14 @@ def open_data(
 
     Raises:
         DataError: the file is missing or faulty.
-        ValueError: train_size is given for a file.
+        SettingsError: train_size is given for a file.
     """
     kind, _, size = spec.partition(":")
     if kind == "simulated":
         size = size or ("mini" if preset == "mini" else "full")
         return simulate(size, seed, train_size)
     if train_size is not None:
-        raise ValueError("--train-size is for simulated data only")
+        raise SettingsError("--train-size is for simulated data only")
     return read_mmsa(spec)
 
 

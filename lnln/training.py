@@ -25,6 +25,7 @@ from lnln.config import Preset, TrainConfig
 from lnln.corruption import replace_words
 from lnln.data import MODALITIES, Batch, Dataset
 from lnln.distributed import own_device, processes
+from lnln.errors import UserError
 from lnln.method import Item
 from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.missing import (
@@ -44,7 +45,7 @@ from lnln.run import Run, record_of, resolve_device, save_state, start_run
 SELECTION_MASK_SEED = 0
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError, RuntimeError):
     """Training cannot go on; says why and what to do."""
 
 

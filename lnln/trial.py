@@ -73,7 +73,7 @@ def try_method(method: str, source: str, epochs: int, seed: int) -> Trial:
 
     Raises:
         DataError: the file is missing or faulty.
-        ValueError: an unknown method.
+        SettingsError: an unknown method.
     """
     data = open_data(source)
     preset = with_train(preset_for(method, "mini"), epochs=epochs, seed=seed)

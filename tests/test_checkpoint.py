@@ -19,11 +19,11 @@ from lnln import (
     simulate,
     split_uniforms,
 )
-from lnln.checkpoint import atomic_path, read_tensors, save_model, write_tensors
+from lnln.checkpoint import read_tensors, save_model, write_tensors
 from lnln.cli import main
 from lnln.data import Standardizer
 from lnln.model import LNLN
-from lnln.paths import data_dir, sha256_of
+from lnln.paths import atomic_path, data_dir, sha256_of
 
 
 @pytest.fixture

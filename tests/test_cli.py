@@ -60,6 +60,8 @@ def test_language_only_run_is_named_so(
         (["train", "--preset", "mosi"], "--data"),
         (["train", "--modalities", "lx", "--quiet", "--epochs", "1"], "modalities"),
         (["train", "--data", "x.pkl", "--train-size", "3"], "train-size"),
+        (["train", "--device", "cuda:99"], "auto, cpu"),
+        (["train", "--device", "tpu"], "auto, cpu"),
     ],
 )
 def test_mistakes_are_one_line_on_stderr(
@@ -74,6 +76,28 @@ def test_mistakes_are_one_line_on_stderr(
     error = capsys.readouterr().err
     assert error.startswith("lnln: ") and words in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("fault", [ValueError, OSError, ImportError, KeyError])
+def test_faults_of_the_program_keep_their_traceback(
+    fault: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise fault("a slip in our own code")
+
+    monkeypatch.setattr("lnln.cli.describe", broken)
+    monkeypatch.setattr("lnln.cli.read_mmsa", lambda *_, **__: None)
+    with pytest.raises(fault, match="a slip"):
+        main(["data", "check", "any.pkl"])
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    out = tmp_path / "file" / "corpus.pkl"
+    assert main(["data", "simulate", str(out), "--size", "mini"]) == 1
+    assert "cannot be written" in capsys.readouterr().err
 
 
 def test_data_specifications() -> None:

@@ -20,6 +20,7 @@ from lnln.corpus import simulate
 from lnln.data import CLS, MODALITIES, SEP, Batch, valid_positions
 from lnln.dmml import HyperModalityLayer
 from lnln.encoder import TextEncoder
+from lnln.errors import SettingsError
 from lnln.layers import (
     FeedForward,
     MultiHeadAttention,
@@ -780,7 +781,7 @@ def test_pickled_weights_of_a_folder_are_never_loaded(tmp_path: Path) -> None:
     bert.architectures = ["BertModel"]
     bert.save_pretrained(tmp_path)
     torch.save(BertModel(bert).state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(OSError):
+    with pytest.raises(SettingsError, match="convert them once"):
         TextEncoder(EncoderConfig(name=str(tmp_path)), 10)
 
 

@@ -18,6 +18,7 @@ from torch.nn.functional import l1_loss
 from lnln.baselines.common import BaselineMethod, Prediction, settings
 from lnln.config import ModelConfig, TrainConfig
 from lnln.data import Batch
+from lnln.errors import SettingsError
 from lnln.method import Item, Recipe
 
 SCALE = 8.0
@@ -85,7 +86,7 @@ class CENET(BaselineMethod):
         architecture: see `TextEncoder`; for loading checkpoints.
 
     Raises:
-        ValueError: the encoder has no BERT layers to put the shift between.
+        SettingsError: the encoder has no BERT layers to put the shift between.
     """
 
     shareable = True
@@ -112,7 +113,7 @@ class CENET(BaselineMethod):
                 nn.init.zeros_(module.bias)
         bert = self.text_encoder.bert
         if not hasattr(getattr(bert, "encoder", None), "layer"):
-            raise ValueError("CENET needs an encoder with BERT's layers")
+            raise SettingsError("CENET needs an encoder with BERT's layers")
         if config.freeze_embeddings:
             bert.embeddings.requires_grad_(False)
         self._batch: Batch | None = None
