@@ -14,7 +14,13 @@ from lnln import evaluation as ev
 from lnln.checkpoint import load_model, load_pretrained
 from lnln.cli_compare import add_compare
 from lnln.cli_reproduce import add_reproduce
-from lnln.cli_train import add_corruption_option, add_data_options, add_train
+from lnln.cli_train import (
+    add_corruption_option,
+    add_data_options,
+    add_train,
+    refuse,
+    seed_number,
+)
 from lnln.config import PRESETS
 from lnln.corpus import simulate
 from lnln.corruption import file_under
@@ -90,12 +96,12 @@ def _add_data(commands: Subparsers) -> None:
     )
     simulate.add_argument("file", type=Path, help="file to write, e.g. corpus.pkl")
     simulate.add_argument("--size", choices=("mini", "full"), default="full")
-    simulate.add_argument("--seed", type=int, default=0)
+    simulate.add_argument("--seed", type=seed_number, default=0)
     simulate.set_defaults(run=_data_simulate)
 
 
 def _mask_seed(text: str) -> int | str:
-    return text if text == "released" else int(text)
+    return text if text == "released" else seed_number(text)
 
 
 def _add_evaluate(commands: Subparsers) -> None:
@@ -181,9 +187,13 @@ def _data_simulate(options: argparse.Namespace) -> int:
 
 def _evaluation_data(options: argparse.Namespace, trained_on: str) -> Dataset:
     if options.data is not None:
+        if not options.data.startswith("simulated"):
+            reason = "is for simulated data only"
+            refuse(options, ("train_size", "data_seed"), reason)
         return open_data(
-            options.data, train_size=options.train_size, seed=options.data_seed
+            options.data, train_size=options.train_size, seed=options.data_seed or 0
         )
+    refuse(options, ("train_size", "data_seed"), "needs --data")
     if trained_on.startswith("simulate("):
         values = trained_on.removeprefix("simulate(").removesuffix(")").split(", ")
         call = {
