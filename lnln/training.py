@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lnln.checkpoint import checkpoint_name, save_model, write_json
 from lnln.config import Preset, TrainConfig
 from lnln.corruption import replace_words
 from lnln.data import MODALITIES, Batch, Dataset
+from lnln.device import resolve_device
 from lnln.distributed import own_device, processes
 from lnln.errors import UserError
 from lnln.method import Item
@@ -39,7 +41,7 @@ from lnln.missing import (
     split_uniforms,
     training_rates,
 )
-from lnln.run import Run, record_of, resolve_device, save_state, start_run
+from lnln.run import Run, record_of, save_state, start_run
 
 #: Mask seed of the validation score and of the paper's selection pass.
 SELECTION_MASK_SEED = 0
@@ -89,7 +91,7 @@ def train(
     folder: Path | str,
     *,
     resume: bool = False,
-    device: str = "auto",
+    device: torch.device | str = "auto",
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train a method and write the run to a folder.
@@ -103,7 +105,7 @@ def train(
         dataset: what to train on.
         folder: where the run is written.
         resume: go on with the run in `folder`; starts it if there is none.
-        device: "auto", "cpu" or "cuda".
+        device: see `resolve_device`.
         progress: show a bar with losses and time left.
 
     Returns:
@@ -112,11 +114,13 @@ def train(
     Raises:
         CheckpointError: the folder holds a run and resume is False, or its settings
             or data differ from the given ones.
-        TrainingError: the loss is no longer finite; or `torchrun` started several
-            processes for a method that one process must train.
+        SettingsError: this machine has no such device.
+        TrainingError: the loss is no longer finite; the device's memory ran out; or
+            `torchrun` started several processes for a method that one process must
+            train.
     """
     where = own_device(resolve_device(device))
-    with processes(where) as together:
+    with processes(where) as together, _memory_of(where, preset, Path(folder)):
         run = start_run(preset.fit_to(dataset), dataset, Path(folder), resume, where)
         # Nobody writes to the folder before all have looked into it.
         together.from_first(None)
@@ -166,6 +170,20 @@ def _train(run: Run, dataset: Dataset, progress: bool) -> dict[str, Any]:
                 break
     run.processes.from_first(None)  # no process ends before all is written
     return record_of(run)
+
+
+@contextmanager
+def _memory_of(where: torch.device, preset: Preset, folder: Path) -> Iterator[None]:
+    """Say in one line what to do when the device's memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the memory of {where} does not hold batches of "
+            f"{preset.train.batch_size} with their gradients; use a smaller "
+            "--batch-size, or --bf16, --freeze-encoder, or another --device. "
+            f"{folder} keeps the last whole epoch, if there is one"
+        ) from error
 
 
 def _epoch_seed(seed: int, epoch: int) -> int:
