@@ -115,9 +115,9 @@ def train(
         CheckpointError: the folder holds a run and resume is False, or its settings
             or data differ from the given ones.
         SettingsError: this machine has no such device.
-        TrainingError: the loss is no longer finite; the device's memory ran out; or
-            `torchrun` started several processes for a method that one process must
-            train.
+        TrainingError: the loss is no longer finite; the device's memory ran out; the
+            batches of an epoch do not make one step; or `torchrun` started several
+            processes for a method that one process must train.
     """
     where = own_device(resolve_device(device))
     with processes(where) as together, _memory_of(where, preset, Path(folder)):
@@ -144,6 +144,12 @@ def _train(run: Run, dataset: Dataset, progress: bool) -> dict[str, Any]:
     standardize = run.standardizer or (lambda batch: batch)
     data = standardize(dataset.train.batch).to(run.device)
     steps = math.ceil(len(data) / config.batch_size)
+    if (needed := run.recipe.accumulate) > steps:
+        raise TrainingError(
+            f"{run.preset.model.method} makes a step of {needed} batches, but "
+            f"{len(data)} training utterances are only {steps} an epoch, so it would "
+            "never learn; use a smaller --batch-size"
+        )
     started = time.monotonic() - run.seconds
     with tqdm(
         total=config.epochs * steps,
