@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -167,8 +168,10 @@ class Predictions:
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    names = ("lnln", "torch", "transformers", "numpy", "safetensors")
-    return {name: version(name) for name in names}
+    names = ("torch", "transformers", "numpy", "safetensors")
+    # Not from its metadata: a checkout may be used without being installed.
+    own = import_module("lnln").__version__
+    return {"lnln": own, **{name: version(name) for name in names}}
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
