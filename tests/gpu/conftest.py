@@ -59,14 +59,13 @@ class Sizes:
 
     train: int
     few: int
-    batch: int
     sweep: int
 
 
 @pytest.fixture(scope="session")
 def sizes(device: str) -> Sizes:
     on_gpu = device.startswith("cuda")
-    return Sizes(200, 48, 64, 128) if on_gpu else Sizes(40, 12, 4, 4)
+    return Sizes(96, 48, 128) if on_gpu else Sizes(40, 12, 2)
 
 
 @pytest.fixture(scope="session")

@@ -40,14 +40,10 @@ def swept(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 SMALL = ["--train-size", "40", "--epochs", "1", "--seeds", "1", "--mask-seeds", "0"]
 
 
-@pytest.mark.parametrize(
-    "command",
-    [["compare", "--methods", "misa", "lnln", "--modalities"], ["reproduce", "table5"]],
-    ids=["compare", "reproduce"],
-)
 def test_a_grid_is_scored_on_the_device(
-    command: list[str], device: str, swept: set[str], tmp_path: Path
+    device: str, swept: set[str], tmp_path: Path
 ) -> None:
+    command = ["compare", "--methods", "misa", "lnln"]
     rest = [*SMALL, "--quiet", "--out", str(tmp_path), "--device", device]
     assert main([*command, *rest]) == 0
     assert swept == {torch.device(device).type}

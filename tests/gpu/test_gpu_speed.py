@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.cost import Counter
 from benchmarks.workload import BATCH, MASK_SEEDS, build, form, make_batch, task
-from torch.utils.flop_counter import FlopCounterMode
 
 from lnln.missing import TEST_RATES
 from lnln.model import LNLN
@@ -87,9 +87,9 @@ def peak(device: str) -> dict[str, float]:
 
 
 def flops(work: Callable[[], object]) -> int:
-    with FlopCounterMode(display=False) as counter:
+    with Counter() as counter:
         work()
-    return counter.get_total_flops()
+    return counter.flops
 
 
 def machine(device: str) -> str:
@@ -99,7 +99,7 @@ def machine(device: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("kind", "lengths", "encoder", "precision"), CASES, ids="-".join
+    ("kind", "lengths", "encoder", "precision"), CASES, ids=map("-".join, CASES)
 )
 def test_against_the_straightforward_computation(
     kind: str,
@@ -114,7 +114,7 @@ def test_against_the_straightforward_computation(
     # Training asks for repeatable kernels, scoring does not.
     torch.use_deterministic_algorithms(kind == "step", warn_only=True)
     on_gpu = device.startswith("cuda")
-    count = (BATCH if kind == "step" else sizes.sweep) if on_gpu else 2
+    count = BATCH if kind == "step" and on_gpu else sizes.sweep
     model: LNLN = build("paper", encoder if on_gpu else "small").to(device)
     data = make_batch(count, lengths == "full").to(device)
     model.train()
