@@ -11,24 +11,21 @@ skipped. Nothing has to be installed beyond torch, transformers and pytest.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 # cuBLAS repeats exactly only with this set before its first use.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-torch = pytest.importorskip("torch", reason="torch is not installed")
-pytest.importorskip("transformers", reason="transformers is not installed")
-
 NAME = os.environ.get("LNLN_GPU_TEST_DEVICE", "cuda")
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
 def device() -> str:
     """The device that is tested."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
     if NAME.startswith("cuda") and not torch.cuda.is_available():
         pytest.skip("no CUDA here (LNLN_GPU_TEST_DEVICE=cpu tries the tests without)")
     return NAME
