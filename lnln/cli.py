@@ -31,7 +31,6 @@ from lnln.missing import TEST_RATES
 from lnln.mmsa import read_mmsa, write_mmsa
 from lnln.mmsa_report import describe
 from lnln.plot import robustness_figure, save_figure
-from lnln.run import resolve_device
 from lnln.study import open_data
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def _add_evaluate(commands: Subparsers) -> None:
     parser.add_argument(
         "--out", type=Path, help="folder to write to (default: the run)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_evaluate)
 
@@ -219,12 +218,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.folder,
         dataset,
         wanted,
-        device=str(resolve_device(options.device)),
+        device=options.device,
         progress=not options.quiet,
         **common,
     )
     method = rows[0]["method"]
-    linear = fit_linear(dataset) if options.linear else None
+    linear = fit_linear(dataset, device=options.device) if options.linear else None
     rows += ev.reference_rows(dataset, wanted, linear=linear, **common)
     out = options.out or options.folder
     scores = out / file_under(corruption, "robustness.csv")

@@ -75,7 +75,7 @@ def add_grid_options(parser: argparse.ArgumentParser, out: str) -> None:
         help="of a dask.distributed scheduler, whose workers then run the grid; they "
         'must see --data and --out under the same paths (pip install "lnln[scale]")',
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 

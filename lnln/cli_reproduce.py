@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -193,6 +194,8 @@ def _chapter(
     command += [str(folder / options.item), "-p", "source", source.spec]
     if run is not None:
         command += ["-p", "run", str(run)]
+    if _takes(tool.parents[1] / f"{item.chapter}.ipynb", "device"):
+        command += ["-p", "device", options.device]
     print(" ".join(command))
     if options.dry_run:
         return 0
@@ -204,6 +207,20 @@ def _chapter(
     if run is not None:
         run_grid([cell], progress=not options.quiet, cluster=options.cluster)
     return subprocess.run(command, check=False).returncode
+
+
+def _takes(chapter: Path, parameter: str) -> bool:
+    """Whether a chapter has this parameter; what only looks at data has no device."""
+    if not chapter.is_file():
+        return False
+    cells = json.loads(chapter.read_text("utf-8"))["cells"]
+    lines = [
+        line
+        for cell in cells
+        if "parameters" in cell["metadata"].get("tags", [])
+        for line in cell["source"]
+    ]
+    return any(line.split("=")[0].strip() == parameter for line in lines)
 
 
 def _size(source: Source) -> str:

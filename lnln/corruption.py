@@ -77,7 +77,7 @@ def _bursts(batch: Batch, rate: float, usable: Available, seed: int | str) -> Da
         can_go = erasable(batch, m)
         count = can_go.sum(dim=1, keepdim=True).clamp(min=1)
         place = can_go.cumsum(dim=1) - 1
-        start = torch.rand(len(batch), 1, generator=generator) * count
+        start = torch.rand(len(batch), 1, generator=generator).to(count.device) * count
         # Half a step keeps the rounding of the share apart from its ends.
         found.append(((place - start.floor()) % count + 0.5) / count)
     return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*found))
@@ -172,7 +172,7 @@ def _noise(batch: Batch, level: float, usable: Available, seed: int | str) -> Da
     for m, name in (("a", "audio"), ("v", "vision")):
         frames, mask = batch.sequence(m), batch.mask(m)
         scale = frames[mask].std(dim=0)
-        noise = torch.randn(frames.shape, generator=generator) * scale
+        noise = torch.randn(frames.shape, generator=generator).to(scale.device) * scale
         changed[name] = frames + 4 * level * noise * mask[..., None]
     return _intact(replace(batch, **changed), usable, seed)
 
@@ -183,9 +183,9 @@ def _shift(batch: Batch, share: float, usable: Available, seed: int | str) -> Da
     changed = {}
     for m, name in (("a", "audio"), ("v", "vision")):
         frames, lengths = batch.sequence(m), batch.lengths(m)[:, None]
-        ahead = torch.rand(len(batch), 1, generator=generator) < 0.5
+        ahead = torch.rand(len(batch), 1, generator=generator).to(batch.device) < 0.5
         step = (share / 2 * lengths).round().long() * torch.where(ahead, 1, -1)
-        place = torch.arange(frames.shape[1]).expand(len(frames), -1)
+        place = torch.arange(frames.shape[1], device=batch.device)
         source = torch.where(
             place < lengths, (place - step) % lengths.clamp(min=1), place
         )

@@ -229,7 +229,7 @@ class Standardizer:
 def _moments(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     # In pieces, since a float64 copy of MOSEI's audio would be 5 GB.
     pieces = list(zip(frames.split(1024), mask.split(1024), strict=True))
-    zero = torch.zeros(frames.shape[-1], dtype=torch.float64)
+    zero = frames.new_zeros(frames.shape[-1], dtype=torch.float64)
     count = sum(int(_measured(f, m).sum()) for f, m in pieces)
     total = sum((f[_measured(f, m)].double().sum(dim=0) for f, m in pieces), zero)
     mean = total / max(count, 1)

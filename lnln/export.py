@@ -7,6 +7,7 @@ compared with PyTorch before it appears under its name.
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import warnings
@@ -65,7 +66,7 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
     """Write a model and check the file.
 
     Args:
-        trained: the model, on the CPU.
+        trained: the model; a copy of it is written from the CPU.
         path: the file to write or replace.
 
     Returns:
@@ -82,7 +83,7 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
     except ImportError as error:
         raise MissingPackageError(f"{error}; run pip install 'lnln[export]'") from error
     path = Path(path)
-    reader = _Reader(trained).eval()
+    reader = copy.deepcopy(_Reader(trained)).cpu().eval()
     config = trained.preset.lnln
     count = torch.export.Dim("batch", min=1, max=1 << 16)
     sizes = {

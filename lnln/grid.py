@@ -23,6 +23,7 @@ from lnln.checkpoint import Predictions, write_tensors
 from lnln.config import Preset
 from lnln.corruption import file_under
 from lnln.data import DataError, Dataset
+from lnln.device import resolve_device
 from lnln.errors import MissingPackageError
 from lnln.missing import TEST_RATES
 from lnln.study import open_data
@@ -76,7 +77,8 @@ class Cell:
         mask_seeds: corruptions a condition.
         subsets: also all subsets of modalities, as in Tables 11 to 14.
         corruption: a key of `CORRUPTIONS`, under which it is scored.
-        device: "auto", "cpu" or "cuda".
+        device: where it is trained and scored, as the machine that does it names it;
+            see `resolve_device`.
     """
 
     preset: Preset
@@ -116,7 +118,9 @@ def run_cell(cell: Cell, progress: bool = False) -> Path:
 
     Raises:
         CheckpointError: the folder holds a run with other settings or data.
+        SettingsError: this machine has no such device.
     """
+    resolve_device(cell.device)  # before the data are read, which can take long
     with _ONE_AT_A_TIME:
         dataset = open_source(cell.source)
         train(
@@ -149,6 +153,7 @@ def _score(cell: Cell, dataset: Dataset) -> None:
         dataset,
         wanted,
         mask_seeds=seeds,
+        device=cell.device,
         progress=False,
         watch=keep,
         corruption=kind,

@@ -26,29 +26,10 @@ from lnln.choices import SELECTIONS
 from lnln.config import Preset
 from lnln.data import Dataset, Standardizer
 from lnln.distributed import Processes
-from lnln.errors import SettingsError
 from lnln.method import Method, Recipe
 from lnln.methods import build_model
 from lnln.model import LNLN
 from lnln.streams import stream_seed
-
-
-def resolve_device(name: str = "auto") -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one, else the CPU.
-
-    Raises:
-        SettingsError: this machine has no such device.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        name = "cuda" if count else "cpu"
-    known = ["cpu"] + ["cuda"] * bool(count) + [f"cuda:{i}" for i in range(count)]
-    if name not in known:
-        raise SettingsError(
-            f"device {name!r} is not to be had here; choose from auto, "
-            + ", ".join(known)
-        )
-    return torch.device(name)
 
 
 @dataclass

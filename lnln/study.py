@@ -10,6 +10,7 @@ import numpy as np
 from lnln.checkpoint import CheckpointError, TrainedModel, load_model, load_pretrained
 from lnln.corpus import simulate
 from lnln.data import UNK, Batch, DataError, Dataset
+from lnln.device import resolve_device
 from lnln.errors import SettingsError
 from lnln.lexicon import transcripts
 from lnln.mmsa import read_mmsa
@@ -102,13 +103,16 @@ class Study:
         )
 
 
-def open_study(source: str = STORED, run: str | Path | None = None) -> Study:
+def open_study(
+    source: str = STORED, run: str | Path | None = None, device: str = "cpu"
+) -> Study:
     """Open what a chapter's parameters name.
 
     Args:
         source: "simulated:mini", "simulated:full" or the path of an MMSA file.
         run: folder of an LNLN trained on such data by `lnln train`; None for the
             shipped model, which fits "simulated:mini" only.
+        device: where the model computes; see `resolve_device`.
 
     Returns:
         `Study`.
@@ -116,7 +120,9 @@ def open_study(source: str = STORED, run: str | Path | None = None) -> Study:
     Raises:
         CheckpointError: the run is missing, or the shipped model does not fit.
         DataError: the file is faulty, or the run was trained for other sizes.
+        SettingsError: this machine has no such device.
     """
+    where = resolve_device(device)
     data = open_data(source)
     if run is None:
         if source != STORED:
@@ -124,8 +130,8 @@ def open_study(source: str = STORED, run: str | Path | None = None) -> Study:
                 f"the shipped model fits {STORED} only; train one (lnln train --data "
                 f"{source} --out runs/mine) and give its folder as `run`"
             )
-        return Study(data, load_pretrained(), stored=True)
-    model = load_model(Path(run) / "model.safetensors")
+        return Study(data, load_pretrained(device=where), stored=True)
+    model = load_model(Path(run) / "model.safetensors", where)
     if not isinstance(model.model, LNLN):
         raise CheckpointError(f"{run}: the chapters look into LNLN, not other methods")
     fitted = model.preset.fit_to(data).model
