@@ -6,12 +6,12 @@ training split, under the training protocol, like LNLN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
 
-from lnln.data import CLS, PAD, SEP, UNK, Batch, Dataset, Standardizer
+from lnln.data import Batch, Dataset, Standardizer
 from lnln.missing import (
     draw_uniforms,
     erase,
@@ -74,7 +74,7 @@ def fit_linear(dataset: Dataset, seed: int = 1111, copies: int = 10) -> LinearBa
     """
     train, valid = dataset.train.batch, dataset.valid.batch
     words = train.tokens.unique()
-    words = words[~torch.isin(words, torch.tensor([PAD, UNK, CLS, SEP]))]
+    words = words[~torch.isin(words, torch.tensor(astuple(train.special)))]
     standardizer = Standardizer.fit(train)
     generator = torch.Generator().manual_seed(seed)
     gram, target = torch.zeros(()), torch.zeros(())

@@ -9,7 +9,7 @@ import numpy as np
 
 from lnln.checkpoint import CheckpointError, TrainedModel, load_model, load_pretrained
 from lnln.corpus import simulate
-from lnln.data import UNK, Batch, DataError, Dataset
+from lnln.data import Batch, DataError, Dataset, Reading
 from lnln.errors import SettingsError
 from lnln.lexicon import transcripts
 from lnln.mmsa import read_mmsa
@@ -20,7 +20,11 @@ STORED = "simulated:mini"
 
 
 def open_data(
-    spec: str, preset: str = "mini", train_size: int | None = None, seed: int = 0
+    spec: str,
+    preset: str = "mini",
+    train_size: int | None = None,
+    seed: int = 0,
+    reading: Reading | None = None,
 ) -> Dataset:
     """Open data as the commands name them.
 
@@ -28,6 +32,7 @@ def open_data(
         spec: "simulated", "simulated:mini", "simulated:full" or a file's path.
         preset: "simulated" alone means size mini for preset mini, else full.
         train_size, seed: of simulated data.
+        reading: what is said about a file; None: nothing.
 
     Returns:
         The dataset.
@@ -42,7 +47,7 @@ def open_data(
         return simulate(size, seed, train_size)
     if train_size is not None:
         raise SettingsError("--train-size is for simulated data only")
-    return read_mmsa(spec)
+    return read_mmsa(spec, **(reading or Reading()).to_dict())
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class Study:
         else:
             size = self.model.preset.model.encoder.vocab_size
             vocab = np.array([f"#{i}" for i in range(size)])
-            vocab[UNK] = "[UNK]"
+            vocab[batch.special.unk] = "[UNK]"
         rows = vocab[batch.tokens.cpu().numpy()]
         lengths = batch.token_lengths.tolist()
         return tuple(
