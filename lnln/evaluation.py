@@ -144,7 +144,7 @@ def evaluate(
             _check_kept(Path(folder) / name, files, record["selection"])
             trained = load_model(Path(folder) / name, device)
             _check_fit(batch, trained.preset.model, dataset.source)
-            trained.model.text_encoder.check(batch.tokens, dataset.source)
+            trained.model.text_encoder.check(batch, dataset.source)
             kept = [m for m, file in files.items() if file == name]
             base = {
                 "dataset": dataset.name,

@@ -29,7 +29,7 @@ from lnln.mmsa_labels import (
     read_labels,
     refuse_classes,
 )
-from lnln.mmsa_layouts import OWN_KEY, recognise
+from lnln.mmsa_layouts import MMSA, OWN_KEY, Layout, recognise
 from lnln.mmsa_padding import align, padded_left, read_sequences
 from lnln.mmsa_text import Text, read_text
 from lnln.mmsa_transcripts import add_transcripts
@@ -85,11 +85,23 @@ def read_mmsa(
     check_share(valid_share)
     path = Path(path)
     log = Log()
+    reading = Reading(scheme, encoder, transcripts, valid_share)
     layout = recognise(path, load_plain(path), log)
+    try:
+        return _read(path, layout, log, name, reading)
+    except DataError as error:
+        if layout.name == MMSA:
+            raise
+        raise DataError(f"{error} (the file is recognised as {layout.name})") from error
+
+
+def _read(
+    path: Path, layout: Layout, log: Log, name: str | None, reading: Reading
+) -> Dataset:
     fields = [Field(path, s, content, log) for s, content in layout.splits.items()]
-    _check_valid(path, layout.splits, valid_share)
-    if transcripts is not None:
-        add_transcripts(fields, transcripts)
+    _check_valid(path, layout.splits, reading.valid_share)
+    if reading.transcripts is not None:
+        add_transcripts(fields, reading.transcripts)
     raws = [_read_split(field) for field in fields]
     refuse_classes([raw.labels_at for raw in raws], [raw.labels for raw in raws])
     simulated = all(i.startswith("simulated") for i in raws[0].ids)
@@ -97,7 +109,7 @@ def read_mmsa(
         [raw.labels_at.at("text_bert") for raw in raws],
         [len(raw.labels) for raw in raws],
         # The simulated corpus has a vocabulary of its own, whatever it trains.
-        None if simulated else encoder,
+        None if simulated else reading.encoder,
         layout.special,
     )
     audio = _read_modality(raws, "audio")
@@ -106,7 +118,7 @@ def read_mmsa(
     # The simulated corpus has the feature widths of MOSI.
     found = "simulated" if simulated else _NAMES.get(widths)
     scored, why = decide_scheme(
-        [raw.labels for raw in raws], scheme, layout.scheme, simulated
+        [raw.labels for raw in raws], reading.scheme, layout.scheme, simulated
     )
     log.notes.insert(0, why)
     parts = zip(raws, range(len(raws)), audio, vision, strict=True)
@@ -114,8 +126,8 @@ def read_mmsa(
         raw.labels_at.split: _finish(raw, text, i, a, v, scored)
         for raw, i, a, v in parts
     }
-    if valid_share:
-        splits = hold_out(splits, valid_share, log)
+    if reading.valid_share:
+        splits = hold_out(splits, reading.valid_share, log)
     _note_doubles(splits, log)
     return Dataset(
         name=name or found or path.stem,
@@ -127,7 +139,7 @@ def read_mmsa(
         notes=tuple(log.notes),
         layout=layout.name,
         tokenizer=text.tokenizer,
-        reading=Reading(scheme, encoder, transcripts, valid_share),
+        reading=reading,
     )
 
 
@@ -185,8 +197,8 @@ def _read_modality(raws: list[_Raw], key: str) -> list[_Aligned]:
     for field, item in zip(fields, sequences, strict=True):
         lengths, mended = align(item, left)
         if mended:
-            # Level 3 is the caller of `read_mmsa`.
-            warnings.warn(f"{field.path}: {field.mend(mended)}", stacklevel=3)
+            # Level 4 is the caller of `read_mmsa`.
+            warnings.warn(f"{field.path}: {field.mend(mended)}", stacklevel=4)
         aligned.append((torch.from_numpy(item.frames), torch.from_numpy(lengths)))
     return aligned
 

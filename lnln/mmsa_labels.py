@@ -190,5 +190,5 @@ def _outside(
     return field.error(
         f"{len(beyond)} labels lie outside [-{limit:g}, {limit:g}], the first in"
         f" sample {beyond[0]} ({numbers[beyond[0]]:g})",
-        f"rescale them, or choose another scheme than {scheme!r}",
+        "rescale them" + ("" if scheme == "mosi" else ", or choose --scheme mosi"),
     )

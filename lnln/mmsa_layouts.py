@@ -105,9 +105,7 @@ def recognise(path: Path, content: object, log: Log) -> Layout:
         _rename_keys(Field(path, split, keys, log))
         for key in ("audio", "vision"):
             regular(Field(path, split, keys, log, key))
-    name = (
-        next(iter(kinds)) if len(kinds) == 1 else "mixed: " + "; ".join(sorted(kinds))
-    )
+    name = "; ".join(sorted(kinds))
     return Layout(name, splits, scheme, special)
 
 

@@ -64,7 +64,7 @@ def read_sequences(field: Field, count: int) -> Sequences:
         present[start : start + step] = (piece != 0).any(axis=2)
     if infinite or missing:
         field.mend(f"{infinite} infinite and {missing} NaN values set to 0")
-    some = present.any(axis=1)
+    some: Bools = np.asarray(present.any(axis=1))
     stated = _stated_lengths(field.at(f"{field.key}_lengths"), some, size)
     return Sequences(
         frames=frames,

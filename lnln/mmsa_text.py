@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from lnln.data import DataError, SpecialTokens
-from lnln.mmsa_fields import REEXTRACT, Bools, Field, Ints, read_array, read_strings
+from lnln.mmsa_fields import Bools, Field, Ints, read_array, read_strings
+from lnln.mmsa_tuples import WORD_IDS
 from lnln.tokenizer import Tokenizer, find_tokenizer, load_tokenizer
 
 #: The kinds of vocabularies whose ids are known by sight.
@@ -292,7 +293,7 @@ def _tokenised(fields: list[Field], counts: list[int], encoder: str | None) -> T
             )
     if encoder is None:
         raise fields[0].error(
-            "the key is missing, and raw_text needs the tokenizer of a text encoder",
+            f"{_no_ids(fields[0])}; raw_text needs the tokenizer of a text encoder",
             "name the encoder (--encoder FOLDER)",
         )
     tokenizer = load_tokenizer(encoder)
@@ -316,17 +317,25 @@ def _tokenised(fields: list[Field], counts: list[int], encoder: str | None) -> T
     return Text(special, splits, encoder)
 
 
+def _no_ids(field: Field) -> str:
+    shape = getattr(field.content.get(field.key), "shape", None)
+    return (
+        "the key is missing"
+        if shape is None
+        else f"holds vectors {shape}, no token ids"
+    )
+
+
 def _no_words(field: Field) -> DataError:
     text = field.content.get("text")
-    fault = "the key is missing, and so is raw_text"
-    if isinstance(text, np.ndarray) and text.ndim == 3:
-        kind = "GloVe" if text.shape[2] == 300 else "the text's"
-        fault = (
-            f"the key is missing, and so is raw_text; text holds {kind} vectors "
-            f"{text.shape}, which are no tokens"
-        )
+    fault = f"{_no_ids(field)}, and raw_text is missing"
+    if field.at(WORD_IDS):
+        fault += "; the words are ids into a vocabulary that the file does not hold"
+    elif isinstance(text, np.ndarray) and text.ndim == 3:
+        kind = "GloVe vectors" if text.shape[2] == 300 else "vectors"
+        fault += f"; text holds {kind} {text.shape}, which are no tokens"
     return field.error(
         fault,
         "give the words as a table (--transcripts FILE.csv with columns id and text) "
-        f"and the encoder (--encoder FOLDER), or {REEXTRACT}",
+        "and the encoder (--encoder FOLDER), or take a file with words",
     )

@@ -10,6 +10,8 @@ import numpy as np
 
 from lnln.mmsa_fields import Field
 
+#: Marks a split whose words are numbers.
+WORD_IDS = "word_ids"
 # A small file may name one thing a million times; no real one holds so much.
 _MOST_ITEMS, _MOST_COLUMNS = 50_000_000, 64
 # The silent pause of the forced aligner, which these files keep among the words.
@@ -34,7 +36,7 @@ def split_of_tuples(field: Field, examples: object) -> dict[str, object]:
         examples: what `holds_tuples` says yes to.
 
     Returns:
-        raw_text (unless words are ids only), audio, vision, regression_labels, id.
+        raw_text (or `WORD_IDS`), audio, vision, regression_labels, id.
 
     Raises:
         DataError: an utterance is put together otherwise.
@@ -81,7 +83,7 @@ def split_of_tuples(field: Field, examples: object) -> dict[str, object]:
         if pauses:
             field.mend(f"{pauses} pauses ({_PAUSE!r}) left out of the words")
     else:
-        field.note("words are ids into a vocabulary that the file does not hold")
+        split[WORD_IDS] = True
     return split
 
 

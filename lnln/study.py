@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,15 +40,37 @@ def open_data(
 
     Raises:
         DataError: the file is missing or faulty.
-        SettingsError: train_size is given for a file.
+        SettingsError: train_size is given for a file, or `reading` for simulated data.
     """
     kind, _, size = spec.partition(":")
+    reading = reading or Reading()
     if kind == "simulated":
+        if reading.scheme or reading.transcripts or reading.valid_share:
+            raise SettingsError(
+                "--scheme, --transcripts and --valid-share are for files only"
+            )
         size = size or ("mini" if preset == "mini" else "full")
         return simulate(size, seed, train_size)
     if train_size is not None:
         raise SettingsError("--train-size is for simulated data only")
-    return read_mmsa(spec, **(reading or Reading()).to_dict())
+    return read_mmsa(spec, **reading.to_dict())
+
+
+def recorded_reading(provenance: dict[str, Any], spec: str) -> Reading:
+    """How a run read its data, for opening the same data again.
+
+    Args:
+        provenance: of the run: what `record.json` or a checkpoint says of it.
+        spec: what is to be opened.
+
+    Returns:
+        What was said then. Of other data than the run's, only the encoder is known.
+    """
+    data = provenance["data"]
+    # Runs of earlier versions say the scheme only, which was decided otherwise.
+    reading = Reading(**data.get("reading", {"scheme": data["scheme"]}))
+    same = Path(spec).absolute() == Path(data["source"]).absolute()
+    return reading if same else Reading(encoder=reading.encoder)
 
 
 @dataclass(frozen=True)
@@ -122,8 +145,8 @@ def open_study(source: str = STORED, run: str | Path | None = None) -> Study:
         CheckpointError: the run is missing, or the shipped model does not fit.
         DataError: the file is faulty, or the run was trained for other sizes.
     """
-    data = open_data(source)
     if run is None:
+        data = open_data(source)
         if source != STORED:
             raise CheckpointError(
                 f"the shipped model fits {STORED} only; train one (lnln train --data "
@@ -131,6 +154,8 @@ def open_study(source: str = STORED, run: str | Path | None = None) -> Study:
             )
         return Study(data, load_pretrained(), stored=True)
     model = load_model(Path(run) / "model.safetensors")
+    reading = recorded_reading(model.provenance, source)
+    data = open_data(source, reading=reading)
     if not isinstance(model.model, LNLN):
         raise CheckpointError(f"{run}: the chapters look into LNLN, not other methods")
     fitted = model.preset.fit_to(data).model
