@@ -103,8 +103,8 @@ def recognise(path: Path, content: object, log: Log) -> Layout:
     _tell_names(content, found, log)
     for split, keys in splits.items():
         _rename_keys(Field(path, split, keys, log))
-        for key in ("audio", "vision"):
-            regular(Field(path, split, keys, log, key))
+    for key in ("audio", "vision"):
+        regular([Field(path, split, keys, log, key) for split, keys in splits.items()])
     name = "; ".join(sorted(kinds))
     return Layout(name, splits, scheme, special)
 

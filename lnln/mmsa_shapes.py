@@ -15,21 +15,44 @@ from lnln.mmsa_fields import Field
 _PADDING, _FREE = 50, 1 << 26
 
 
-def regular(field: Field) -> None:
-    """Bring audio or vision of a split into (N, T, d), in its content.
+def regular(fields: list[Field]) -> None:
+    """Bring audio or vision into (N, T, d), in the content of the splits.
 
     Args:
-        field: the frames; lengths stand under the key with "_lengths" behind.
+        fields: the frames of all splits; lengths stand under the key with "_lengths"
+            behind. Lists of arrays get one T in all splits, since a model is built for
+            the sizes of the training split.
 
     Raises:
         DataError: arrays of several widths, or padding that would fill the memory.
     """
-    value = field.content.get(field.key)
+    longest = 0
+    for field in fields:
+        value = field.content.get(field.key)
+        if (items := _arrays(value)) is not None:
+            longest = max(longest, *map(_frames, items))
+    for field in fields:
+        _bring(field, longest)
+
+
+def _arrays(value: object) -> list[np.ndarray] | None:
+    """The arrays of a list or object array of nothing but numeric arrays."""
     if isinstance(value, np.ndarray) and value.dtype.kind == "O" and value.ndim == 1:
         value = list(value)
-    if isinstance(value, (list, tuple)) and value:
-        if all(isinstance(x, np.ndarray) and x.dtype.kind in "iuf" for x in value):
-            _pad(field, value)
+    if not isinstance(value, (list, tuple)) or not value:
+        return None
+    items = [x for x in value if isinstance(x, np.ndarray) and x.dtype.kind in "iuf"]
+    return items if len(items) == len(value) else None
+
+
+def _frames(item: np.ndarray) -> int:
+    return len(item) if item.ndim == 2 else 1
+
+
+def _bring(field: Field, longest: int) -> None:
+    value = field.content.get(field.key)
+    if (items := _arrays(value)) is not None:
+        _pad(field, items, longest)
         return
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
         return
@@ -40,7 +63,8 @@ def regular(field: Field) -> None:
         _turn(field, value)
 
 
-def _pad(field: Field, items: list[np.ndarray] | tuple[np.ndarray, ...]) -> None:
+def _pad(field: Field, items: list[np.ndarray], longest: int) -> None:
+    own = sum({id(item): item.size * 4 for item in items}.values())
     ranks = {item.ndim for item in items}
     if ranks == {1}:
         widths = {len(item) for item in items}
@@ -62,15 +86,14 @@ def _pad(field: Field, items: list[np.ndarray] | tuple[np.ndarray, ...]) -> None
         )
     (width,) = widths
     lengths = [len(item) for item in items]
-    size = len(items) * max(lengths) * width * 4
-    own = sum({id(item): item.size * 4 for item in items}.values())
+    size = len(items) * longest * width * 4
     if size > max(_FREE, _PADDING * own):
         raise field.error(
             f"would take {size / 1e9:.1f} GB with every utterance padded to the "
-            f"longest ({max(lengths)} frames)",
+            f"longest ({longest} frames)",
             "cut or average the frames of the longest ones",
         )
-    frames = np.zeros((len(items), max(lengths), width), dtype=np.float32)
+    frames = np.zeros((len(items), longest, width), dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for row, item in zip(frames, items, strict=True):
             row[: len(item)] = item if len(item) else 0

@@ -300,6 +300,8 @@ def _tokenised(fields: list[Field], counts: list[int], encoder: str | None) -> T
     made = [tokenizer.encode(texts) for texts in words]
     special, limit = tokenizer.special, tokenizer.longest
     splits = []
+    # One T_l in all splits: a model is built for the sizes of the training split.
+    size = min(limit, max(len(row) for rows in made for row in rows))
     for field, rows in zip(fields, made, strict=True):
         cut = sum(len(row) > limit for row in rows)
         if cut:
@@ -309,7 +311,7 @@ def _tokenised(fields: list[Field], counts: list[int], encoder: str | None) -> T
             for row in rows
         ]
         lengths = np.array([len(row) for row in rows], dtype=np.int64)
-        tokens = np.full((len(rows), lengths.max()), special.pad, dtype=np.int64)
+        tokens = np.full((len(rows), size), special.pad, dtype=np.int64)
         for line, row in zip(tokens, rows, strict=True):
             line[: len(row)] = row
         splits.append((tokens, lengths))

@@ -182,7 +182,7 @@ KINDS: dict[str, Any] = {
         for s in SPLITS
     },
     "lists of arrays": file(vision=variable(T_V, D_V), vision_lengths=...),
-    "one vector each": file(audio=frames(T_A, D_A)[:, 0], audio_lengths=...),
+    "one vector each": file(audio=frames(T_A, D_A, 1)[:, 0], audio_lengths=...),
     "records": {name: records(name) for name in SPLITS},
     "features first": {name: turned(name) for name in SPLITS},
     "doubled ids": doubled(),
