@@ -99,7 +99,11 @@ def _fetch(name: str, local: bool) -> Any:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=local)
+        found: Any = AutoTokenizer.from_pretrained(name, local_files_only=local)
+        # From a configuration alone, transformers makes one that knows no word.
+        if len(found) <= len(set(found.all_special_ids)):
+            return LookupError("it has no vocabulary")
+        return found
     # Outside files break its many readers in many ways; users need one kind of error.
     except Exception as error:
         return error

@@ -9,7 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from file_kinds import BERT, KINDS, LABELS, ROBERTA, TEXTS, N, file, ids, split, tuples
+from file_kinds import (
+    BERT,
+    KINDS,
+    LABELS,
+    ROBERTA,
+    TEXTS,
+    N,
+    file,
+    ids,
+    split,
+    tuples,
+    variable,
+)
 from tokenizers_made import bert_folder, roberta_folder
 
 from lnln.cli import main
@@ -17,6 +29,7 @@ from lnln.data import SPLITS, Dataset, SpecialTokens
 from lnln.errors import UserError
 from lnln.mmsa import read_mmsa, write_mmsa
 from lnln.mmsa_text import KINDS as VOCABULARIES
+from lnln.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -179,6 +192,32 @@ def test_an_encoder_without_tokenizer(read: Any, tmp_path: Path) -> None:
         read("words only", encoder=str(folder))
 
 
+def test_a_tokenizer_that_knows_no_word_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As for a hub name of which only the model has been fetched.
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
+    monkeypatch.setattr("lnln.tokenizer._has_files", lambda name: True)
+    with pytest.raises(UserError, match="it has no vocabulary"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_hub_name_that_was_never_fetched_is_not_fetched_to_check_ids(
+    read: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoTokenizer
+
+    asked: list[bool] = []
+
+    def refuse(name: str, local_files_only: bool) -> None:
+        asked.append(local_files_only)
+        raise OSError("not here")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
+    assert read(file(), encoder="some/model").mended == ()
+    assert asked == [True]
+
+
 def test_a_tokenizer_without_special_tokens_is_refused(
     read: Any, tmp_path: Path
 ) -> None:
@@ -190,6 +229,18 @@ def test_a_tokenizer_without_special_tokens_is_refused(
     made.save_pretrained(tmp_path / "plain")
     with pytest.raises(UserError, match="no padding and no first and no last token"):
         read("words only", encoder=str(tmp_path / "plain"))
+
+
+def test_the_least_that_a_script_must_store(read: Any, bert: str) -> None:
+    needed = ("raw_text", "id", "regression_labels")
+    content = {
+        s: {key: split(s)[key] for key in needed}
+        | {"audio": variable(5, 3), "vision": variable(4, 2)}
+        for s in SPLITS
+    }
+    data = read(content, encoder=bert)
+    assert data.train.batch.audio_lengths.tolist() == [1, 2, 3, 4, 5, 1]
+    assert data.train.raw_text == tuple(TEXTS)
 
 
 # ---- layouts
@@ -497,6 +548,23 @@ def test_a_run_records_how_its_file_was_read_and_evaluate_reads_it_so(
         assert (
             "[PAD] 1, [UNK] 3, the text encoder has [PAD] 0" in capsys.readouterr().err
         )
+
+
+def test_a_run_of_an_earlier_version_is_evaluated_as_it_was_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "x.pkl", tmp_path / "run"
+    data.write_bytes(pickle.dumps(KINDS["small labels"]))
+    quick = ["--epochs", "1", "--quiet", "--device", "cpu", "--scheme", "mosi"]
+    assert main(["train", "--data", str(data), "--out", str(run), *quick]) == 0
+    record = json.loads((run / "record.json").read_text("utf-8"))
+    for key in ("reading", "notes", "special_tokens"):
+        del record["data"][key]
+    (run / "record.json").write_text(json.dumps(record), "utf-8")
+    some = ["--mask-seeds", "0", "--quiet", "--device", "cpu"]
+    assert main(["evaluate", str(run), *some]) == 0
+    assert main(["evaluate", str(run), "--scheme", "sims", *some]) == 1
+    assert "trained for labels of mosi" in capsys.readouterr().err
 
 
 def test_compare_says_how_it_reads_and_its_cells_read_alike(
