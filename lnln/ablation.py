@@ -26,7 +26,8 @@ def without(preset: Preset, *parts: str) -> Preset:
 
     Without the correction its two losses have nothing to train either.
     """
-    variant = preset.lnln.variant + "".join(f"-{part}" for part in parts)
+    variant = preset.lnln.variant
+    variant = replace(variant, without=variant.without.union(parts))
     preset = replace(preset, model=replace(preset.lnln, variant=variant))
     return weigh(preset, alpha=0.0, beta=0.0) if "dmc" in parts else preset
 
@@ -107,7 +108,7 @@ def folder_name(preset: Preset, base: Preset) -> str:
     """
     parts = ["lnln"]
     if preset.lnln.variant != base.lnln.variant:
-        parts.append(preset.lnln.variant)
+        parts.append(str(preset.lnln.variant))
     for field, weight in vars(preset.loss).items():
         if weight != getattr(base.loss, field):
             parts.append(f"{field}{weight:g}")

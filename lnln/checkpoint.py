@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lnln.config import Preset
-from lnln.data import Batch, Standardizer, batches_by_length
+from lnln.data import Batch, DataError, Standardizer, batches_by_length
 from lnln.errors import UserError
 from lnln.method import Method
 from lnln.methods import build_model
@@ -52,9 +52,46 @@ class TrainedModel:
     standardizer: Standardizer | None
     provenance: dict[str, Any]
 
+    def check(self, batch: Batch, source: str = "these data") -> None:
+        """Make sure that the model can read utterances.
+
+        Args:
+            batch: utterances in raw units.
+            source: where they come from, for the message.
+
+        Raises:
+            DataError: they have other features, longer sequences or unknown tokens.
+        """
+        config = self.model.config
+        have = (batch.audio.shape[2], batch.vision.shape[2])
+        want = (config.audio_width, config.vision_width)
+        if have != want:
+            raise DataError(
+                f"{source}: audio and vision are {have} wide, the model expects "
+                f"{want}; use features of the kind that it was trained with"
+            )
+        encoder = self.model.text_encoder
+        text_length = min(config.text_length, encoder.longest)
+        for what, lengths, limit in (
+            ("tokens", batch.token_lengths, text_length),
+            ("audio frames", batch.audio_lengths, config.audio_length),
+            ("visual frames", batch.vision_lengths, config.vision_length),
+        ):
+            if len(batch) and (longest := int(lengths.max())) > limit:
+                raise DataError(
+                    f"{source}: up to {longest} {what}, the model was built for "
+                    f"{limit}; cut the sequences, or train on data as long as these"
+                )
+        encoder.check(batch, source)
+
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Any:
-        """Predict from (corrupted) utterances in raw units, on the model's device."""
+        """Predict from (corrupted) utterances in raw units, on the model's device.
+
+        Raises:
+            DataError: see `check`.
+        """
+        self.check(batch)
         batch = batch.to(next(self.model.parameters()).device)
         if self.standardizer is not None:
             batch = self.standardizer(batch)
@@ -88,7 +125,11 @@ class TrainedModel:
 
         Returns:
             One `Predictions` per corruption, in the order of `batch`, on the CPU.
+
+        Raises:
+            DataError: see `check`.
         """
+        self.check(batch)
         if self.standardizer is not None:
             batch = self.standardizer(batch)
         device = next(self.model.parameters()).device

@@ -1,5 +1,12 @@
 """The named choices that settings are made of, and what each means."""
 
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lnln.errors import SettingsError
+
 #: What the released program computes otherwise than the paper describes, by name.
 #: Numbers are those of the list in `lnln.released`.
 RELEASED_CHOICES = {
@@ -19,11 +26,72 @@ PARTS = {
     "dmml": "dominant-modality based learning: H^1_d, H^1_a and H^1_v are concatenated",
 }
 
+
+@dataclass(frozen=True)
+class Variant:
+    """Which LNLN: the paper's, the released program's, or one between or beside them.
+
+    Attributes:
+        released: those of `RELEASED_CHOICES` that are made as in the released program.
+        without: those of `PARTS` that are left out.
+    """
+
+    released: frozenset[str] = frozenset()
+    without: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        unknown = (self.released - RELEASED_CHOICES.keys()) | (
+            self.without - PARTS.keys()
+        )
+        if unknown:
+            raise SettingsError(_UNKNOWN.format(", ".join(sorted(unknown))))
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """Read "paper" or "released", with "+CHOICE" and "-PART" in any order.
+
+        Raises:
+            SettingsError: it is something else.
+        """
+        chosen = frozenset(re.findall(r"\+(\w+)", text))
+        left_out = frozenset(re.findall(r"-(\w+)", text))
+        known = chosen <= RELEASED_CHOICES.keys() and left_out <= PARTS.keys()
+        if not known or not re.fullmatch(r"(paper|released)([+-]\w+)*", text):
+            raise SettingsError(_UNKNOWN.format(text))
+        if text.startswith("released"):
+            chosen = chosen.union(RELEASED_CHOICES)
+        return cls(chosen, left_out)
+
+    @property
+    def fully_released(self) -> bool:
+        """Whether it is the released program's network and nothing else."""
+        return self.released == RELEASED_CHOICES.keys() and not self.without
+
+    def __str__(self) -> str:
+        """What `parse` reads, in one order for equal variants."""
+        left_out = "".join(f"-{name}" for name in PARTS if name in self.without)
+        if self.released == RELEASED_CHOICES.keys():
+            return f"released{left_out}"
+        chosen = (f"+{name}" for name in RELEASED_CHOICES if name in self.released)
+        return f"paper{''.join(chosen)}{left_out}"
+
+    def __format__(self, form: str) -> str:
+        return format(str(self), form)
+
+
+_UNKNOWN = (
+    "variant {!r} is unknown; it is 'paper' or 'released', then '+CHOICE' for some of "
+    + ", ".join(sorted(RELEASED_CHOICES))
+    + " and '-PART' for some of "
+    + ", ".join(sorted(PARTS))
+)
+
 #: How the reported epoch is chosen, and what every output says about it.
 SELECTIONS = {
     "validation": "best epoch by validation MAE, mean over the validation rates",
-    "paper": "peak epoch per metric on the TEST split at r = 0.5 (the paper's rule;"
-    " optimistic, since the test labels choose the epoch)",
+    "paper": "peak epoch per metric on the TEST split at r = 0.5 (the rule behind the"
+    " paper's numbers, known from the released program; optimistic, since the test"
+    " labels choose the epoch)",
     "released": "as 'paper', on the released masks, always all epochs; epoch 1 counts"
     " as a best so far without being saved",
 }

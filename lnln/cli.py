@@ -20,6 +20,8 @@ from lnln.cli_train import (
     add_data_options,
     add_train,
     reading_of,
+    refuse,
+    seed_number,
 )
 from lnln.config import PRESETS
 from lnln.corpus import simulate
@@ -80,7 +82,7 @@ def _add_doctor(commands: Subparsers) -> None:
 
 
 def _mask_seed(text: str) -> int | str:
-    return text if text == "released" else int(text)
+    return text if text == "released" else seed_number(text)
 
 
 def _add_evaluate(commands: Subparsers) -> None:
@@ -160,6 +162,11 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _evaluation_data(options: argparse.Namespace, record: dict[str, Any]) -> Dataset:
     trained_on: str = record["data"]["source"]
+    if options.data is None:
+        refuse(options, ("train_size", "data_seed"), "needs --data")
+    elif not options.data.startswith("simulated"):
+        reason = "is for simulated data only"
+        refuse(options, ("train_size", "data_seed"), reason)
     if options.data is None and trained_on.startswith("simulate("):
         values = trained_on.removeprefix("simulate(").removesuffix(")").split(", ")
         call = {
@@ -177,7 +184,10 @@ def _evaluation_data(options: argparse.Namespace, record: dict[str, Any]) -> Dat
         now.valid_share or then.valid_share,
     )
     return open_data(
-        spec, train_size=options.train_size, seed=options.data_seed, reading=reading
+        spec,
+        train_size=options.train_size,
+        seed=options.data_seed or 0,
+        reading=reading,
     )
 
 

@@ -7,7 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnln.cli_train import add_corruption_option, add_data_options, source_for
+from lnln.cli_train import (
+    add_corruption_option,
+    add_data_options,
+    seed_number,
+    source_for,
+)
 from lnln.compare import adapted, write_tables
 from lnln.config import PRESETS, EncoderConfig
 from lnln.data import Dataset
@@ -59,8 +64,8 @@ def add_grid_options(parser: argparse.ArgumentParser, out: str) -> None:
         help="settings of network and training",
     )
     add_data_options(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1111, 1112, 1113])
-    parser.add_argument("--mask-seeds", type=int, nargs="+", default=[0, 1, 2])
+    for name, seeds in (("--seeds", [1111, 1112, 1113]), ("--mask-seeds", [0, 1, 2])):
+        parser.add_argument(name, type=seed_number, nargs="+", default=seeds)
     add_corruption_option(parser)
     parser.add_argument("--encoder", help="text encoder: a local folder or a hub name")
     parser.add_argument("--epochs", type=int, help="instead of the settings' own")

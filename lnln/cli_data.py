@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnln.cli_train import add_reading_options, reading_of
+from lnln.cli_train import add_reading_options, reading_of, seed_number
 from lnln.corpus import simulate
 from lnln.mmsa import read_mmsa, write_mmsa
 from lnln.mmsa_convert import convert, record_path
@@ -43,7 +43,7 @@ def add_data(commands: Subparsers) -> None:
     )
     simulated.add_argument("file", type=Path, help="file to write, e.g. corpus.pkl")
     simulated.add_argument("--size", choices=("mini", "full"), default="full")
-    simulated.add_argument("--seed", type=int, default=0)
+    simulated.add_argument("--seed", type=seed_number, default=0)
     simulated.set_defaults(run=_simulate)
 
 

@@ -70,6 +70,11 @@ def _reproduce(options: argparse.Namespace) -> int:
         print(listing())
         return 0
     item = ITEMS[options.item]
+    if options.dataset is not None and options.dataset not in item.datasets:
+        raise SettingsError(
+            f"--dataset {options.dataset}: {options.item} shows "
+            f"{', '.join(item.datasets) or 'no data set'} only"
+        )
     if item.kind == "drawing":
         print(f"{options.item} is a drawing; ours opens the book (book/intro.md)")
         return 0
@@ -88,6 +93,9 @@ def _reproduce(options: argparse.Namespace) -> int:
                 f"{options.item} is drawn by a chapter, which shows random data "
                 "missing only; leave out --corruption"
             )
+        if len(options.seeds) > 1:
+            options.seeds = options.seeds[:1]
+            print(f"a chapter shows one run: seed {options.seeds[0]}")
         return _chapter(options, source, dataset, folder)
     changes = changes_for(options, dataset)
     presets, titles = presets_of(options.item, options.preset, dataset_name)
@@ -184,8 +192,7 @@ def _chapter(
             presets,
             source,
             folder,
-            options.seeds[:1],
-            mask_seeds=options.mask_seeds,
+            options.seeds,
             device=options.device,
         )
         run = cell.folder
@@ -204,7 +211,7 @@ def _chapter(
             "a clone of the repository (make setup)"
         )
     if run is not None:
-        run_grid([cell], progress=not options.quiet)
+        run_grid([cell], progress=not options.quiet, cluster=options.cluster)
     return subprocess.run(command, check=False).returncode
 
 

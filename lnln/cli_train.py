@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lnln.choices import MASKS, RELEASED_CHOICES, SCHEDULES, SELECTIONS
+from lnln.choices import MASKS, PARTS, RELEASED_CHOICES, SCHEDULES, SELECTIONS, Variant
 from lnln.config import PRESETS, EncoderConfig, ModelConfig, Preset, as_released
 from lnln.corruption import CORRUPTIONS
 from lnln.data import Reading
@@ -17,6 +18,7 @@ from lnln.grid import Source, open_source
 from lnln.methods import TITLES, preset_for
 from lnln.mmsa_labels import LIMITS
 from lnln.mmsa_report import said
+from lnln.outline import outline
 from lnln.training import train, with_train
 
 if TYPE_CHECKING:
@@ -28,6 +30,13 @@ _DATA_HELP = (
 )
 
 
+def seed_number(text: str) -> int:
+    """A seed as an option's value: a whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
+    return int(text)
+
+
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name data."""
     parser.add_argument("--data", help=_DATA_HELP)
@@ -35,7 +44,7 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
         "--train-size", type=int, help="utterances of a simulated training split"
     )
     parser.add_argument(
-        "--data-seed", type=int, default=0, help="seed of simulated data (default 0)"
+        "--data-seed", type=seed_number, help="of simulated data (default 0)"
     )
     add_reading_options(parser)
 
@@ -124,8 +133,10 @@ def add_train(commands: Subparsers) -> None:
     parser.add_argument(
         "--variant",
         help="paper (default); released: network, schedule, masks and selection of the "
-        "released program; or paper+CHOICE+... with some of "
-        + ", ".join(sorted(RELEASED_CHOICES)),
+        "released program; or one of them with +CHOICE for some of "
+        + ", ".join(sorted(RELEASED_CHOICES))
+        + " and -PART for some of "
+        + ", ".join(sorted(PARTS)),
     )
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--batch-size", type=int)
@@ -137,7 +148,7 @@ def add_train(commands: Subparsers) -> None:
     )
     parser.add_argument("--ema", type=float, help="moving average of weights; 0: none")
     parser.add_argument("--patience", type=int, help="epochs without improvement")
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--seed", type=seed_number)
     parser.add_argument(
         "--modalities",
         help="available modalities, e.g. 'l' for language only (default lav)",
@@ -159,6 +170,16 @@ def add_train(commands: Subparsers) -> None:
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast (CUDA)")
     parser.add_argument("--compile", action="store_true", help="torch.compile (CUDA)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument(
+        "--save-minutes",
+        type=float,
+        default=5.0,
+        metavar="N",
+        help="what a killed run may lose (default 5); 0 writes the state each epoch",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what it would do, no more"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_train)
 
@@ -176,24 +197,36 @@ def source_for(options: argparse.Namespace) -> Source:
         )
     spec = options.data or "simulated"
     if not spec.startswith("simulated"):
+        refuse(options, ("train_size", "data_seed"), "is for simulated data only")
         spec = str(Path(spec).absolute())
     encoder = options.encoder or PRESETS[options.preset].model.encoder.name
     return Source(
         spec,
         options.preset,
         options.train_size,
-        options.data_seed,
+        options.data_seed or 0,
         reading=reading_of(options, encoder),
     )
 
 
+def refuse(options: argparse.Namespace, names: Sequence[str], reason: str) -> None:
+    """Say that options would have no effect, where they are given.
+
+    Raises:
+        SettingsError: one of them is given.
+    """
+    for name in names:
+        if getattr(options, name) is not None:
+            raise SettingsError(f"--{name.replace('_', '-')} {reason}; leave it out")
+
+
 def _preset(options: argparse.Namespace) -> Preset:
     preset = preset_for(options.method, options.preset)
-    if options.variant == "released":
+    variant = Variant() if options.variant is None else Variant.parse(options.variant)
+    if variant.released == RELEASED_CHOICES.keys():
         preset = as_released(preset)
-    elif options.variant is not None:
-        variant = replace(preset.lnln, variant=options.variant)
-        preset = replace(preset, model=variant)
+    if options.variant is not None:
+        preset = replace(preset, model=replace(preset.lnln, variant=variant))
     names = (
         "epochs",
         "batch_size",
@@ -215,14 +248,21 @@ def _preset(options: argparse.Namespace) -> Preset:
     model: ModelConfig = preset.model
     if options.dropout is not None:
         model = replace(preset.lnln, dropout=options.dropout)
-    model = replace(model, encoder=_encoder(options, model.encoder))
-    return with_train(replace(preset, model=model), **changes)
+    preset = with_train(replace(preset, model=model), **changes)
+    if preset.train.selection == "released":
+        refuse(options, ("patience",), "has no effect: 'released' never stops early")
+    if preset.train.masks == "realised" and options.method != "lnln":
+        raise SettingsError("--masks realised is for LNLN, which learns completeness")
+    return preset
 
 
 def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConfig:
     changes: dict[str, Any] = {}
-    if options.encoder is not None:
-        changes["name"] = options.encoder
+    name = encoder.name if options.encoder is None else options.encoder
+    if name is not None:
+        changes["name"] = name
+        sizes = ("encoder_width", "encoder_depth", "encoder_dropout")
+        refuse(options, sizes, f"is for an encoder from scratch; this one is {name}")
     if options.freeze_encoder:
         changes["frozen"] = True
     if options.encoder_depth is not None:
@@ -230,8 +270,10 @@ def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConf
     if options.encoder_dropout is not None:
         changes["dropout"] = options.encoder_dropout
     if (width := options.encoder_width) is not None:
-        # Heads of 16 and a feed-forward part twice as wide, as in preset mini.
-        changes |= {"width": width, "heads": width // 16, "ffn_width": 2 * width}
+        # Heads of about 16 and a feed-forward part twice as wide, as in preset mini.
+        most = max(1, width // 16)
+        heads = max(h for h in range(1, most + 1) if width % h == 0)
+        changes |= {"width": width, "heads": heads, "ffn_width": 2 * width}
     return replace(encoder, **changes)
 
 
@@ -242,16 +284,21 @@ def _silent(*_: object) -> None:
 def _train(options: argparse.Namespace) -> int:
     preset = _preset(options)
     dataset = open_source(source_for(options))
-    if dataset.name == "simulated" and options.encoder is None:
+    encoder = preset.model.encoder
+    if dataset.name == "simulated":
         # The corpus has its own vocabulary, which no pretrained encoder knows.
-        small = _encoder(options, PRESETS["mini"].model.encoder)
-        preset = replace(preset, model=replace(preset.model, encoder=small))
+        encoder = PRESETS["mini"].model.encoder
+    model = replace(preset.model, encoder=_encoder(options, encoder))
+    preset = replace(preset, model=model)
     folder = options.out or Path("runs") / f"{preset.name}-{preset.train.seed}"
     say = print if is_first() else _silent
     for line in said(dataset):
         say(line)
     if preset.train.standardize:
         say("audio and vision columns are standardised with training statistics")
+    if options.dry_run:
+        say(outline(preset.fit_to(dataset), dataset, folder))
+        return 0
     record = train(
         preset,
         dataset,
@@ -259,6 +306,7 @@ def _train(options: argparse.Namespace) -> int:
         resume=options.resume,
         device=options.device,
         progress=not options.quiet,
+        save_minutes=options.save_minutes,
     )
     best = record["best"]["validation"]
     say(

@@ -28,7 +28,9 @@ def encoder_of(config: LNLNConfig, length: int, depth: int) -> TransformerEncode
 
 
 class ModalityEmbedding(nn.Module):
-    """H^1_m = E_m([H^0_m; U^1_m W_m + b_m])_{1:T} (paper, modality embedding).
+    """H^1_m = E_m([H^0_m; U^1_m W_m + b_m])_{1:T} (paper, eq. 1).
+
+    The linear map W_m, b_m is the released code's: widths d_m must become d.
 
     Args:
         config: sizes of the network.
@@ -84,7 +86,9 @@ class ModalityEmbedding(nn.Module):
 
 
 class CompletenessCheck(nn.Module):
-    """How complete is the language? w from a token before H^1_l (paper, DMC).
+    """How complete is the language? w from a token before H^1_l (paper, DMC, eq. 5).
+
+    H_cc is (T, d) in eq. 5; one token here, as in the released code (item 16).
 
     Args:
         config: sizes of the network.

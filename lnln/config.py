@@ -2,13 +2,38 @@
 
 from __future__ import annotations
 
-import re
+import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar
 
-from lnln.choices import MASKS, PARTS, RELEASED_CHOICES, SCHEDULES, SELECTIONS
+from lnln.choices import (
+    MASKS,
+    PARTS,
+    RELEASED_CHOICES,
+    SCHEDULES,
+    SELECTIONS,
+    Variant,
+)
 from lnln.data import MODALITIES, Dataset
 from lnln.errors import SettingsError
+
+
+def require(settings: object, name: str, holds: object, wanted: str) -> None:
+    """Refuse a setting that makes no sense.
+
+    Args:
+        settings: the dataclass.
+        name: of its field.
+        holds: whether the value is as wanted.
+        wanted: in words, after "must be".
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if not holds:
+        value = getattr(settings, name)
+        option = name.replace("_", " ")
+        raise SettingsError(f"{option} {value!r} is impossible; it must be {wanted}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +56,13 @@ class EncoderConfig:
     heads: int = 4
     ffn_width: int = 128
     dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "depth", "heads", "ffn_width"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
+        divides = self.width % self.heads == 0
+        require(self, "width", divides, f"a multiple of its {self.heads} heads")
 
 
 @dataclass(frozen=True)
@@ -57,9 +89,9 @@ class LNLNConfig(ModelConfig):
     """Sizes of the network (paper, Table 1; released code where it is silent).
 
     Attributes:
-        variant: "paper"; "released", everything as the released program computes it;
-            or "paper" with some of `RELEASED_CHOICES` and without some of `PARTS`, as
-            in "paper+padding+start" and "paper-dmc".
+        variant: the paper's network, with some of `RELEASED_CHOICES` as the released
+            program has them, and without some of `PARTS`; the text of a `Variant`
+            will do, as in "released" and "paper+padding-dmc".
         tokens: learnable tokens T in front of each modality.
         width: model width d.
         heads, head_width: attention heads and their width in every block but the
@@ -73,7 +105,7 @@ class LNLNConfig(ModelConfig):
     """
 
     method: ClassVar[str] = "lnln"
-    variant: str = "paper"
+    variant: Variant = Variant()
     tokens: int = 8
     width: int = 128
     heads: int = 8
@@ -89,26 +121,19 @@ class LNLNConfig(ModelConfig):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        known = "|".join(
-            [rf"\+{name}" for name in RELEASED_CHOICES] + [f"-{p}" for p in PARTS]
-        )
-        if not re.fullmatch(f"released|paper({known})*", self.variant):
-            raise SettingsError(
-                f"variant {self.variant!r} is unknown; it is 'paper', 'released', "
-                f"'paper+...' with some of {sorted(RELEASED_CHOICES)} or 'paper-...' "
-                f"without some of {sorted(PARTS)}"
-            )
+        if isinstance(self.variant, str):
+            object.__setattr__(self, "variant", Variant.parse(self.variant))
+        require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
 
     def as_released(self, choice: str) -> bool:
         """Whether one of `RELEASED_CHOICES` is made as in the released program."""
         assert choice in RELEASED_CHOICES
-        chosen = re.findall(r"\+(\w+)", self.variant)
-        return self.variant == "released" or choice in chosen
+        return choice in self.variant.released
 
     def lacks(self, part: str) -> bool:
         """Whether one of `PARTS` is left out."""
         assert part in PARTS
-        return part in re.findall(r"-(\w+)", self.variant)
+        return part in self.variant.without
 
 
 @dataclass(frozen=True)
@@ -133,14 +158,16 @@ class TrainConfig:
     """How a model is trained (paper, Table 1, unless said otherwise).
 
     Attributes:
-        epochs, batch_size, learning_rate, weight_decay: as in Table 1.
-        warmup: share of all steps with linearly rising learning rate; a cosine
-            to zero follows.
+        epochs, batch_size, learning_rate: as in Table 1.
+        weight_decay: of AdamW (released code; no row of Table 1).
+        warmup: share of all steps with linearly rising learning rate (Table 1 has a
+            tick, the released code the share); a cosine to zero follows.
         schedule: "steps", "released" or "constant", see `SCHEDULES`.
         masks: one of `MASKS`, such as "redrawn".
         clip: largest L2 norm of the gradient (not in the paper; keeps small-data
             runs stable); 0 for none.
-        patience: epochs without a better validation score before stopping.
+        patience: epochs without a better validation score before stopping (Table 1
+            has a tick, the number is this book's).
         ema: decay of a moving average of the weights, which is what is then evaluated
             and saved; 0 (the paper) for none. Steadies runs on little data.
         seed: decides initial weights, batches, masks and dropout.
@@ -181,6 +208,17 @@ class TrainConfig:
                 raise SettingsError(
                     f"{setting} {value!r} is unknown; choose from {sorted(known)}"
                 )
+        for name in ("epochs", "batch_size", "patience"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "weight_decay", "clip", "seed"):
+            value = getattr(self, name)
+            require(self, name, 0 <= value < math.inf, "at least 0")
+        require(self, "warmup", 0 <= self.warmup <= 1, "from 0 to 1")
+        require(self, "ema", 0 <= self.ema < 1, "from 0 to below 1")
+        known_ones = set(self.modalities) <= set(MODALITIES) and self.modalities
+        require(self, "modalities", known_ones, f"some of {', '.join(MODALITIES)}")
+        in_order = tuple(m for m in MODALITIES if m in self.modalities)
+        object.__setattr__(self, "modalities", in_order)
 
 
 def config_type(method: str) -> type[ModelConfig]:
@@ -221,17 +259,23 @@ class Preset:
         return self.model
 
     def fit_to(self, dataset: Dataset) -> Preset:
-        """The same preset with the data's own lengths, feature sizes and vocabulary."""
+        """The same preset with the data's own lengths, feature sizes and vocabulary.
+
+        Lengths are those to which the training split is padded, or more where another
+        split has longer sequences.
+        """
         batch = dataset.train.batch
+        batches = [split.batch for split in dataset.splits.values()]
+        longest = {m: max(int(b.lengths(m).max()) for b in batches) for m in MODALITIES}
         encoder = self.model.encoder
         if encoder.name is None and int(batch.tokens.max()) >= encoder.vocab_size:
             encoder = replace(encoder, vocab_size=EncoderConfig.vocab_size)
         model = replace(
             self.model,
             encoder=encoder,
-            text_length=batch.tokens.shape[1],
-            audio_length=batch.audio.shape[1],
-            vision_length=batch.vision.shape[1],
+            text_length=max(batch.tokens.shape[1], longest["l"]),
+            audio_length=max(batch.audio.shape[1], longest["a"]),
+            vision_length=max(batch.vision.shape[1], longest["v"]),
             audio_width=batch.audio.shape[2],
             vision_width=batch.vision.shape[2],
         )
@@ -239,7 +283,10 @@ class Preset:
 
     def to_dict(self) -> dict[str, Any]:
         """The preset as plain JSON values."""
-        return {**asdict(self), "method": self.model.method}
+        values = {**asdict(self), "method": self.model.method}
+        if isinstance(self.model, LNLNConfig):
+            values["model"]["variant"] = str(self.model.variant)
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Preset:
@@ -272,7 +319,9 @@ def as_released(preset: Preset) -> Preset:
     """
     config = preset.lnln
     depth = RELEASED_FUSION_DEPTH.get(preset.name, config.fusion_depth)
-    model = replace(config, variant="released", fusion_depth=depth, dropout=0.0)
+    model = replace(
+        config, variant=Variant.parse("released"), fusion_depth=depth, dropout=0.0
+    )
     train = replace(
         preset.train,
         schedule="released",

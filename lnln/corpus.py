@@ -105,6 +105,8 @@ def simulate(
         raise SettingsError(
             f"corpus size {size!r} is unknown; choose from {sorted(SIZES)}"
         )
+    if seed < 0:
+        raise SettingsError(f"the seed of the corpus must be at least 0, not {seed}")
     if train_size is not None and train_size < 1:
         raise SettingsError(f"train_size must be at least 1, not {train_size}")
     sizes = SIZES[size]

@@ -20,6 +20,7 @@ from torch import Tensor
 from lnln.data import MODALITIES, Batch
 from lnln.errors import SettingsError
 from lnln.missing import Uniforms, erasable, erase, fixed_rates, split_uniforms
+from lnln.streams import stream
 
 Available = tuple[str, ...]
 
@@ -99,7 +100,9 @@ def _imbalanced(
     """One modality loses more than another; the mean over modalities is the rate."""
     room = min(rate, 1 - rate)
     spread = torch.tensor([rate - room, rate, rate + room])
-    order = torch.rand(len(batch), 3, generator=_generator(seed)).argsort(dim=1)
+    # Which modality loses most is drawn apart from what it loses.
+    own = stream(_number(seed), "which modality")
+    order = torch.rand(len(batch), 3, generator=own).argsort(dim=1)
     gone = fixed_rates(len(batch), 0.0, usable)
     return Damaged(batch, spread[order].maximum(gone), split_uniforms(batch, seed))
 
@@ -196,11 +199,15 @@ def _intact(batch: Batch, usable: Available, seed: int | str) -> Damaged:
 
 
 def _generator(seed: int | str) -> torch.Generator:
+    return torch.Generator().manual_seed(_number(seed))
+
+
+def _number(seed: int | str) -> int:
     if isinstance(seed, str):
         raise SettingsError(
             f"mask seed {seed!r} belongs to the corruption 'random' only; give a number"
         )
-    return torch.Generator().manual_seed(seed)
+    return seed
 
 
 #: By name. "random" is the paper's.

@@ -176,7 +176,9 @@ class HyperModality(nn.Module):
 
 
 class FusionTransformer(nn.Module):
-    """Cross-attention from H^3_d to H^3_hyper, a token before each (paper, DMML).
+    """Cross-attention from H^3_d to H^3_hyper (paper, DMML).
+
+    The token before each stream is the released code's (item 17).
 
     Both streams share the token, as in the released code. Before the queries it
     changes nothing (item 17): queries do not attend to each other, and the prediction
@@ -213,7 +215,7 @@ class FusionTransformer(nn.Module):
 
 
 class Predictor(nn.Module):
-    """Mean over the T fused query tokens, then Linear(d, 1) (paper, DMML).
+    """Mean over the T fused query tokens, then Linear(d, 1) (released code, item 17).
 
     Args:
         config: sizes of the network.

@@ -54,6 +54,15 @@ class TextEncoder(nn.Module):
         """Number of token ids it knows."""
         return int(self.bert.config.vocab_size)
 
+    @property
+    def longest(self) -> int:
+        """Most tokens of a text that it has positions for."""
+        config = self.bert.config
+        places = int(getattr(config, "max_position_embeddings", 0)) or 1 << 31
+        # RoBERTa counts positions from behind its padding id.
+        offset = int(config.pad_token_id) + 1 if "roberta" in config.model_type else 0
+        return places - offset
+
     def check(self, batch: Batch, source: str) -> None:
         """Raise DataError if token ids of `source` are of another vocabulary."""
         padding = self.bert.config.pad_token_id
@@ -143,6 +152,37 @@ class TextEncoder(nn.Module):
             out = self.bert(input_ids=tokens, attention_mask=mask.long())
         states: Tensor = out.last_hidden_state
         return states
+
+
+#: Published encoders of the paper, whose sizes are known without the hub.
+_PUBLISHED = {
+    "bert-base-uncased": {"model_type": "bert", "vocab_size": 30522},
+    "bert-base-chinese": {"model_type": "bert", "vocab_size": 21128},
+}
+
+
+def architecture_of(name: str) -> dict[str, Any]:
+    """The configuration of a pretrained encoder, without its weights and the network.
+
+    Args:
+        name: a local folder, or a hub name that is published or was fetched before.
+
+    Raises:
+        SettingsError: it is neither.
+    """
+    from transformers import AutoConfig
+
+    if name in _PUBLISHED:
+        return dict(_PUBLISHED[name])
+    try:
+        found = AutoConfig.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise SettingsError(
+            f"the sizes of text encoder {name!r} are not known here; name a folder "
+            "that holds its config.json, or let a training fetch it first"
+        ) from error
+    values: dict[str, Any] = found.to_diff_dict()
+    return {**values, "model_type": found.model_type}
 
 
 def _keys(tokens: Tensor, lengths: Tensor) -> list[bytes]:

@@ -128,6 +128,7 @@ def evaluate(
         CheckpointError: a checkpoint is missing or damaged.
         DataError: the data have other feature sizes or another label scheme.
     """
+    mask_seeds = list(dict.fromkeys(mask_seeds))
     record = load_record(folder)
     if record["data"]["scheme"] != dataset.scheme:
         raise DataError(
@@ -143,8 +144,7 @@ def evaluate(
         for name in names:
             _check_kept(Path(folder) / name, files, record["selection"])
             trained = load_model(Path(folder) / name, device)
-            _check_fit(batch, trained.preset.model, dataset.source)
-            trained.model.text_encoder.check(batch, dataset.source)
+            trained.check(batch, dataset.source)
             kept = [m for m, file in files.items() if file == name]
             base = {
                 "dataset": dataset.name,
@@ -198,25 +198,6 @@ def _method_name(preset: Preset) -> str:
     missing = [m for m in MODALITIES if m not in modalities]
     only = f" ({'+'.join(modalities)} only)" if missing else ""
     return TITLES[preset.model.method] + only
-
-
-def _check_fit(batch: Batch, config: Any, source: str) -> None:
-    have = (batch.audio.shape[2], batch.vision.shape[2])
-    want = (config.audio_width, config.vision_width)
-    if have != want:
-        raise DataError(
-            f"{source}: audio and vision are {have} wide, the model expects {want}"
-        )
-    longest = {
-        "tokens": (int(batch.token_lengths.max()), config.text_length),
-        "audio frames": (int(batch.audio_lengths.max()), config.audio_length),
-        "visual frames": (int(batch.vision_lengths.max()), config.vision_length),
-    }
-    for what, (found, limit) in longest.items():
-        if found > limit:
-            raise DataError(
-                f"{source}: up to {found} {what}, the model was built for {limit}"
-            )
 
 
 def _scores(

@@ -190,12 +190,12 @@ def cells_of(
             with_train(presets[method], seed=seed),
             source,
             folder.absolute() / f"{method}-{seed}",
-            tuple(mask_seeds),
+            tuple(dict.fromkeys(mask_seeds)),
             subsets,
             corruption,
             device,
         )
-        for seed in seeds
+        for seed in dict.fromkeys(seeds)
         for method in presets
     ]
 

@@ -61,7 +61,7 @@ class LNLN(Method):
             config.encoder,
             config.text_length,
             encoder_architecture,
-            pooler=config.variant == "released",
+            pooler=config.variant.fully_released,
         )
         shapes = {
             "l": (self.text_encoder.width, config.text_length),
@@ -98,12 +98,16 @@ class LNLN(Method):
         config = self.config
         return batch.pad(config.text_length, config.audio_length, config.vision_length)
 
-    def forward(self, batch: Batch, complete: Batch | None = None) -> Output:
+    def forward(
+        self, batch: Batch, complete: Batch | None = None, reconstruct: bool = True
+    ) -> Output:
         """Predict sentiment, and what the losses and the book's plots need.
 
         Args:
             batch: B corrupted utterances U^1 (or complete ones).
-            complete: the same utterances U^0, equally long, if L_rec is wanted.
+            complete: the same utterances U^0, equally long, for L_rec and for the
+                released L_adv (item 4); None: neither sees them.
+            reconstruct: whether L_rec is wanted.
 
         Returns:
             `Output`.
@@ -118,7 +122,7 @@ class LNLN(Method):
         else:
             judged = (reverse_gradient(read["proxy"]), embedded["l"].detach())
         proxy_logits, language_logits = map(self.discriminator, judged)
-        if complete is None:
+        if complete is None or not reconstruct:
             reconstructions = {}
         elif self.config.as_released("reconstruction"):
             reconstructions = self._reconstruct_features(embedded, intact)
@@ -139,8 +143,10 @@ class LNLN(Method):
 
     def losses(self, item: Item) -> dict[str, Tensor]:
         """The four terms and their weighted sum; see `lnln.losses`."""
+        reconstruct = item.weights.gamma > 0
+        needed = reconstruct or self.config.as_released("adversary")
         output = item.forward(
-            item.erased.batch, item.complete if item.weights.gamma > 0 else None
+            item.erased.batch, item.complete if needed else None, reconstruct
         )
         found = lnln_losses(
             output, item.labels, item.erased.nominal[:, 0], item.weights

@@ -17,6 +17,7 @@ from lnln.data import Dataset
 from lnln.evaluation import Row
 from lnln.grid import Cell
 from lnln.methods import TITLES, preset_for
+from lnln.outline import disk_of, size
 from lnln.paths import data_dir
 
 #: The methods of Table 8.
@@ -153,11 +154,14 @@ def plan(cells: list[Cell], dataset: Dataset) -> list[str]:
         epochs = f"at most {cell.preset.train.epochs} epochs"
         lines.append(f"{cell.folder.name:42s} {epochs:>20s}  {state}")
     left = sum(not cell.finished for cell in cells)
-    size = len(dataset.train.ids)
+    disks = [disk_of(cell.preset.fit_to(dataset), dataset.scheme) for cell in cells]
+    most = sum(d.finished for d in disks) + max(d.training - d.finished for d in disks)
+    count = len(dataset.train.ids)
     lines.append(
-        f"{left} of {len(cells)} runs to do, on {size} training utterances of "
+        f"{left} of {len(cells)} runs to do, on {count} training utterances of "
         f"{dataset.source}"
     )
+    lines.append(f"up to {size(most)} on disk, one run at a time")
     return lines
 
 

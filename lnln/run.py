@@ -30,6 +30,7 @@ from lnln.errors import SettingsError
 from lnln.method import Method, Recipe
 from lnln.methods import build_model
 from lnln.model import LNLN
+from lnln.streams import stream_seed
 
 
 def resolve_device(name: str = "auto") -> torch.device:
@@ -126,10 +127,12 @@ def start_run(
         torch.use_deterministic_algorithms(True, warn_only=True)
         if preset.train.bf16:
             torch.set_float32_matmul_precision("high")
-    torch.manual_seed(preset.train.seed)
+    torch.manual_seed(stream_seed(preset.train.seed, "weights"))
     model = build_model(preset.model).to(where)
-    for split in dataset.splits.values():
-        model.text_encoder.check(split.batch, dataset.source)
+    for name, split in dataset.splits.items():
+        TrainedModel(model, preset, None, {}).check(
+            split.batch, f"{dataset.source}, split {name!r}"
+        )
     recipe = model.recipe(preset.train)
     kind = torch.optim.Adam if recipe.coupled else torch.optim.AdamW
     groups = [dict(group) for group in recipe.groups]
@@ -162,7 +165,7 @@ def start_run(
             complete.tokens.to(where), complete.token_lengths.to(where)
         )
     state = folder / "state.safetensors"
-    if state.exists() and not resume:
+    if not resume and (state.exists() or (folder / "record.json").exists()):
         raise CheckpointError(
             f"{folder} holds a run already; resume it (--resume) "
             "or choose another folder"
@@ -222,13 +225,17 @@ def _device_name(device: torch.device) -> str:
 
 
 def save_state(run: Run) -> None:
-    """Write what the next epoch starts from, atomically."""
+    """Write what the next epoch starts from, atomically.
+
+    A finished run has no next epoch, so AdamW's moments, two thirds of the file, go.
+    """
     tensors = {f"model.{k}": v for k, v in run.model.state_dict().items()}
     if run.average is not None:
         tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
     tensors |= {f"memory.{k}": v for k, v in run.model.memory().items()}
-    names: dict[Tensor, str] = {p: n for n, p in run.model.named_parameters()}
-    tensors |= flatten_optimizer(run.optimizer, names)
+    if not run.finished:
+        names: dict[Tensor, str] = {p: n for n, p in run.model.named_parameters()}
+        tensors |= flatten_optimizer(run.optimizer, names)
     header = {
         "preset": run.preset.to_dict(),
         "sha256": run.dataset.sha256,

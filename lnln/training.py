@@ -1,9 +1,9 @@
 """Training: exact repetition from a seed, exact resumption after any kill.
 
-All randomness of an epoch (order, rates, masks, dropout) is drawn from (seed,
-epoch), so the state to resume from is only the weights, AdamW's moments and the
-epoch number. It is written after every epoch; a run killed at any moment repeats at
-most one epoch and ends with the same weights as an unbroken one.
+All randomness of an epoch (order, rates, masks, words, dropout) is drawn from (seed,
+purpose, epoch), so the state to resume from is only the weights, AdamW's moments and
+the epoch number. It is written every few minutes; a run killed at any moment repeats
+what came since, and ends with the same weights as an unbroken one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -29,7 +28,6 @@ from lnln.errors import UserError
 from lnln.method import Item
 from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.missing import (
-    RELEASED_SEED,
     Erased,
     Uniforms,
     draw_uniforms,
@@ -40,6 +38,7 @@ from lnln.missing import (
     training_rates,
 )
 from lnln.run import Run, record_of, resolve_device, save_state, start_run
+from lnln.streams import stream, stream_seed
 
 #: Mask seed of the validation score and of the paper's selection pass.
 SELECTION_MASK_SEED = 0
@@ -91,6 +90,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     progress: bool = True,
+    save_minutes: float = 5.0,
 ) -> dict[str, Any]:
     """Train a method and write the run to a folder.
 
@@ -105,6 +105,8 @@ def train(
         resume: go on with the run in `folder`; starts it if there is none.
         device: "auto", "cpu" or "cuda".
         progress: show a bar with losses and time left.
+        save_minutes: how much work a kill may cost; between two writings of
+            `state.safetensors` lie so many minutes or one epoch, if that is longer.
 
     Returns:
         The run's record, as in `record.json`.
@@ -127,10 +129,12 @@ def train(
                 "with lnln compare --cluster"
             )
         run.processes = together
-        return _train(run, dataset, progress and together.first)
+        return _train(run, dataset, progress and together.first, 60 * save_minutes)
 
 
-def _train(run: Run, dataset: Dataset, progress: bool) -> dict[str, Any]:
+def _train(
+    run: Run, dataset: Dataset, progress: bool, save_seconds: float
+) -> dict[str, Any]:
     config = run.preset.train
     first = run.processes.first
     if run.finished:
@@ -141,6 +145,7 @@ def _train(run: Run, dataset: Dataset, progress: bool) -> dict[str, Any]:
     data = standardize(dataset.train.batch).to(run.device)
     steps = math.ceil(len(data) / config.batch_size)
     started = time.monotonic() - run.seconds
+    saved = -math.inf
     with tqdm(
         total=config.epochs * steps,
         initial=run.epoch * steps,
@@ -160,7 +165,9 @@ def _train(run: Run, dataset: Dataset, progress: bool) -> dict[str, Any]:
                 stale >= config.patience and config.selection != "released"
             )
             if first:
-                save_state(run)
+                if run.finished or time.monotonic() - saved >= save_seconds:
+                    save_state(run)
+                    saved = time.monotonic()
                 write_json(run.folder / "record.json", record_of(run))
             if run.finished:
                 break
@@ -168,19 +175,14 @@ def _train(run: Run, dataset: Dataset, progress: bool) -> dict[str, Any]:
     return record_of(run)
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
-    return int(np.random.SeedSequence([seed, epoch]).generate_state(1)[0])
-
-
 def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
     config = run.preset.train
-    seed = _epoch_seed(config.seed, epoch)
-    torch.manual_seed(seed + run.processes.rank)  # of dropout
-    on_cpu = torch.Generator().manual_seed(seed)
+    seed = config.seed
+    torch.manual_seed(stream_seed(seed, "dropout", epoch, run.processes.rank))
     fixed = config.masks == "released"
-    rates = training_rates(
-        len(data), torch.Generator().manual_seed(RELEASED_SEED) if fixed else on_cpu
-    )
+    # Items 21 and 22: as released, the rates of epoch 1 stay; other training seeds
+    # have other rates, under the same uniforms.
+    rates = training_rates(len(data), stream(seed, "rates", 0 if fixed else epoch))
     if config.masks == "none":
         rates = torch.zeros_like(rates)
     kept_uniforms = released_uniforms(data) if fixed else None
@@ -194,10 +196,12 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
     shares = [group["lr"] / peak for group in recipe.groups]
     zero = torch.zeros((), device=run.device)
     totals: dict[str, Tensor] = {}
-    groups = torch.randperm(len(data), generator=on_cpu).split(config.batch_size)
+    order = torch.randperm(len(data), generator=stream(seed, "order", epoch))
+    groups = order.split(config.batch_size)
     for stage in range(1, recipe.stages + 1):
         # All stages of an epoch see the same corruptions.
-        on_device = torch.Generator(run.device).manual_seed(seed)
+        masks = stream(seed, "masks", epoch, device=run.device)
+        words = stream(seed, "words", epoch, device=run.device)
         last = stage == recipe.stages
         for step, index in enumerate(groups):
             if not last and step >= recipe.first_share * steps:
@@ -207,8 +211,8 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
             if kept_uniforms is not None:
                 uniforms = kept_uniforms.select(index).to(run.device)
             else:
-                uniforms = draw_uniforms(complete, on_device)
-            erased = _corrupt(config, complete, rates[index], uniforms, on_device)
+                uniforms = draw_uniforms(complete, masks)
+            erased = _corrupt(config, complete, rates[index], uniforms, words)
             if run.processes.count > 1:
                 part, weight = run.processes.part(len(index))
                 complete, erased = complete.select(part), erased.select(part)

@@ -30,13 +30,14 @@ import lnln.model
 from lnln.checkpoint import CheckpointError, TrainedModel
 from lnln.choices import RELEASED_CHOICES
 from lnln.components import ProxyGenerator, correct
-from lnln.config import PRESETS, LNLNConfig, LossWeights, as_released
+from lnln.config import PRESETS, LNLNConfig, LossWeights, Preset, as_released
 from lnln.data import MODALITIES, Batch
 from lnln.dmml import ReleasedHyperLayer
 from lnln.encoder import TextEncoder
 from lnln.grouping import encode_both
 from lnln.losses import lnln_losses, reconstruction_loss
-from lnln.missing import erase, fixed_rates, split_uniforms
+from lnln.method import Item
+from lnln.missing import Erased, erase, fixed_rates, split_uniforms
 from lnln.model import LNLN
 from lnln.released import load_released, to_released
 
@@ -691,6 +692,29 @@ def test_a_sweep_pads_a_shorter_batch_to_the_models_lengths() -> None:
     torch.testing.assert_close(found.sentiment, want.sentiment)
 
 
+@pytest.mark.parametrize("variant", ["released", "paper+adversary"])
+def test_without_l_rec_the_discriminator_still_sees_the_complete_language(
+    variant: str,
+) -> None:
+    torch.manual_seed(0)
+    model = LNLN(replace(TINY, variant=variant)).eval()
+    complete = model.trim(make_batch())
+    batch = corrupt(complete)
+    rates = torch.full((len(complete), 3), 0.5)
+    erased = Erased(batch, {}, 1 - rates, 1 - rates)
+    found = []
+    for gamma in (0.1, 0.0):
+        weights = LossWeights(gamma=gamma)
+        index = torch.arange(len(complete))
+        item = Item(complete, erased, index, 1, 0, 1, model, weights)
+        found.append(model.losses(item))
+    with_rec, without = found
+    assert float(with_rec["reconstruction"]) > 0 == float(without["reconstruction"])
+    assert torch.equal(with_rec["adversarial"], without["adversarial"])
+    alone = lnln_losses(model(batch), complete.labels, erased.nominal[:, 0], weights)
+    assert not torch.allclose(alone.adversarial, without["adversarial"], rtol=1e-4)
+
+
 # ------------------------------------------------------------------ variants by name
 
 
@@ -702,6 +726,7 @@ def test_a_sweep_pads_a_shorter_batch_to_the_models_lengths() -> None:
         *(f"paper+{choice}" for choice in RELEASED_CHOICES),
         "paper+adversary+reconstruction",
         "paper+" + "+".join(RELEASED_CHOICES),
+        "released-dmc",
     ],
 )
 def test_a_variant_by_name_trains_a_step(variant: str) -> None:
@@ -709,7 +734,7 @@ def test_a_variant_by_name_trains_a_step(variant: str) -> None:
     model = LNLN(replace(TINY, variant=variant)).train()
     choices = variant.split("+")[1:]
     for choice in RELEASED_CHOICES:
-        wanted = variant == "released" or choice in choices
+        wanted = variant.startswith("released") or choice in choices
         assert model.config.as_released(choice) == wanted
     complete = model.trim(make_batch())
     losses = lnln_losses(
@@ -730,23 +755,34 @@ def test_a_variant_by_name_trains_a_step(variant: str) -> None:
         for n, p in model.named_parameters()
         if not torch.equal(p, before[n])
     }
-    assert moved == components
+    idle = {"proxy_generator"} if model.config.lacks("dmc") else set()
+    assert moved == components - idle
 
 
-def test_all_choices_together_compute_what_the_released_variant_does() -> None:
-    both = [
-        build(replace(TINY, variant=variant))
-        for variant in ("released", "paper+" + "+".join(RELEASED_CHOICES))
-    ]
-    weights = {k: v for k, v in both[0].state_dict().items() if "pooler" not in k}
-    both[1].load_state_dict(weights)
-    one, two = (model(corrupt(make_batch()), make_batch()) for model in both)
-    assert torch.equal(one.sentiment, two.sentiment)
-    assert torch.equal(one.proxy_logits, two.proxy_logits)
+def test_a_variant_is_a_set_of_choices() -> None:
+    a, b = (
+        LNLNConfig(variant=f"paper+{x}") for x in ("padding+start", "start+padding")
+    )
+    assert a == b and str(a.variant) == "paper+padding+start"
+    without = LNLNConfig(variant="released-dmc")
+    assert without.lacks("dmc") and without.as_released("padding")
+    assert str(without.variant) == "released-dmc"
+    assert not without.variant.fully_released
+    every = LNLNConfig(variant="paper+" + "+".join(reversed(RELEASED_CHOICES)))
+    assert every == LNLNConfig(variant="released")
+    assert hash(every.variant) == hash(LNLNConfig(variant="released").variant)
+
+
+def test_a_stored_variant_in_any_order_is_read() -> None:
+    values = PRESETS["mini"].to_dict()
+    assert values["model"]["variant"] == "paper"
+    values["model"]["variant"] = "paper-dmml+start+padding-dmc"
+    variant = Preset.from_dict(values).lnln.variant
+    assert str(variant) == "paper+padding+start-dmc-dmml"
 
 
 @pytest.mark.parametrize(
-    "variant", ["", "original", "released+padding", "paper+", "paper+speed", "padding"]
+    "variant", ["", "original", "paper+", "paper+speed", "padding", "released-speed"]
 )
 def test_an_unknown_variant_is_refused_with_the_choices(variant: str) -> None:
     with pytest.raises(ValueError) as caught:
@@ -760,7 +796,7 @@ def test_an_unknown_variant_is_refused_with_the_choices(variant: str) -> None:
 def test_the_released_settings_of_a_preset(name: str, depth: int) -> None:
     preset = as_released(PRESETS[name])
     assert preset.model.fusion_depth == depth
-    assert preset.model.variant == "released" and preset.model.dropout == 0
+    assert str(preset.model.variant) == "released" and preset.model.dropout == 0
     assert preset.loss == PRESETS[name].loss
     train = preset.train
     assert (train.schedule, train.masks, train.selection) == ("released",) * 3

@@ -8,16 +8,20 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import lnln
+import lnln.training
 from lnln import PRESETS, CheckpointError, Dataset, Preset, load_model, simulate, train
 from lnln.checkpoint import selected_checkpoints
 from lnln.config import TrainConfig
-from lnln.data import Batch
+from lnln.data import Batch, DataError
 from lnln.metrics import METRICS
+from lnln.run import Run
 from lnln.training import TrainingError, learning_rate, with_train
 
 SIZE = 96
@@ -72,7 +76,8 @@ from lnln.training import with_train
 preset = with_train(
     PRESETS["mini"], epochs=4, batch_size=32, validation_rates=(0.0, 0.5)
 )
-train(preset, simulate("mini", 5, 96), Path(sys.argv[1]), resume=True, device="cpu")
+data, folder = simulate("mini", 5, 96), Path(sys.argv[1])
+train(preset, data, folder, resume=True, device="cpu", save_minutes=0)
 """
 
 
@@ -118,6 +123,94 @@ def test_killed_at_three_points_and_resumed_equals_unbroken(tmp_path: Path) -> N
     for record in records:
         del record["seconds"]
     assert records[0] == records[1]
+
+
+def test_the_state_is_written_at_first_every_few_minutes_and_at_last(
+    dataset: Dataset, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    written: list[int] = []
+    original = lnln.training.save_state
+
+    def clock() -> float:
+        return now
+
+    def save(run: Run) -> None:
+        written.append(run.epoch)
+        original(run)
+
+    def minutes_pass(run: Run, epoch: int) -> dict[str, float]:
+        nonlocal now
+        now += 60
+        return select(run, epoch)
+
+    select = lnln.training._select
+    monkeypatch.setattr(lnln.training.time, "monotonic", clock)
+    monkeypatch.setattr(lnln.training, "save_state", save)
+    monkeypatch.setattr(lnln.training, "_select", minutes_pass)
+    longer = with_train(preset, epochs=9)
+    quiet = {"progress": False, "device": "cpu", "save_minutes": 3}
+    train(longer, dataset, tmp_path, **quiet)
+    assert written == [1, 4, 7, 9]
+    state = load_file(tmp_path / "state.safetensors")
+    assert not any(name.startswith("optimizer.") for name in state)
+    assert any(name.startswith("model.") for name in state)
+
+
+def test_a_kill_between_two_states_costs_work_and_no_accuracy(
+    dataset: Dataset, preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(preset, dataset, whole, progress=False, device="cpu")
+    original = lnln.training.write_json
+
+    def dies(path: Path, values: dict[str, Any]) -> None:
+        original(path, values)
+        if len(values["history"]) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(lnln.training, "write_json", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train(preset, dataset, broken, progress=False, device="cpu")
+    monkeypatch.setattr(lnln.training, "write_json", original)
+    with pytest.raises(CheckpointError, match="resume"):
+        train(preset, dataset, broken, progress=False, device="cpu")
+    train(preset, dataset, broken, resume=True, progress=False, device="cpu")
+    for name in ("model.safetensors", "state.safetensors"):
+        assert_same(weights(whole, name), weights(broken, name))
+
+
+@pytest.mark.parametrize("where", ["valid", "test"])
+def test_sizes_come_from_all_splits(where: str, tmp_path: Path, preset: Preset) -> None:
+    data = simulate("mini", 5, 64)
+    longer = data.splits[where]
+    batch = longer.batch.pad(40, 70, 90)
+    lengths = batch.audio_lengths.clone()
+    lengths[3] = 61
+    audio = batch.audio.clone()
+    audio[3] = 1.0
+    batch = replace(batch, audio=audio, audio_lengths=lengths)
+    data = replace(data, splits={**data.splits, where: replace(longer, batch=batch)})
+    model = preset.fit_to(data).model
+    assert model.audio_length == 61
+    assert (model.text_length, model.vision_length) == (26, 48), "padding is no data"
+    short = with_train(preset, epochs=1, selection="paper")
+    train(short, data, tmp_path, progress=False, device="cpu")
+
+
+def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path: Path) -> None:
+    data = simulate("mini", 5, 64)
+    trained = lnln.load_pretrained()
+    batch = data.test.batch.select(torch.arange(4)).pad(26, 60, 48)
+    batch = replace(batch, audio_lengths=torch.tensor([48, 60, 1, 2]))
+    rates = lnln.fixed_rates(4, 0.5)
+    with pytest.raises(DataError, match="up to 60 audio frames"):
+        trained.predict(batch, rates, lnln.split_uniforms(batch, 0))
+    with pytest.raises(DataError, match="up to 60 audio frames"):
+        trained(batch)
+    narrow = replace(data.test.batch, vision=data.test.batch.vision[..., :7])
+    with pytest.raises(DataError, match="wide"):
+        trained(narrow)
 
 
 def test_a_second_run_in_the_same_folder_is_refused(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from lnln.baselines.common import BaselineMethod, Prediction, settings
+from lnln.choices import Variant
 from lnln.components import ModalityEmbedding
 from lnln.config import LNLNConfig, ModelConfig, TrainConfig
 from lnln.data import MODALITIES, Batch
@@ -50,7 +51,7 @@ class ALMTConfig(ModelConfig):
         """The configuration of the blocks that ALMT shares with LNLN."""
         names = set(self.__dataclass_fields__) - {"method"}
         values = {name: getattr(self, name) for name in names}
-        return LNLNConfig(variant="paper+hyper", **values)
+        return LNLNConfig(variant=Variant.parse("paper+hyper"), **values)
 
 
 class ALMT(BaselineMethod):
