@@ -84,7 +84,7 @@ class TrainedModel:
                     f"{source}: up to {longest} {what}, the model was built for "
                     f"{limit}; cut the sequences, or train on data as long as these"
                 )
-        encoder.check(batch.tokens, source)
+        encoder.check(batch, source)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Any:

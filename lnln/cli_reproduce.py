@@ -18,6 +18,7 @@ from lnln.config import PRESETS
 from lnln.data import Dataset
 from lnln.errors import SettingsError
 from lnln.grid import Source, cells_of, open_source, run_grid
+from lnln.mmsa_report import said
 from lnln.reproduce import (
     ITEMS,
     compare_settings,
@@ -146,6 +147,8 @@ def _settle(options: argparse.Namespace) -> tuple[Source, Dataset]:
     options.preset = options.preset or "mini"
     source = source_for(options)
     dataset = open_source(source)
+    for line in said(dataset):
+        print(line)
     if not settled and dataset.name != "simulated":
         known = dataset.name in PRESETS
         options.preset = dataset.name if known else dataset.scheme
@@ -169,6 +172,12 @@ def _chapter(
 ) -> int:
     """Train LNLN if the chapter needs a run, and have the chapter draw."""
     item = ITEMS[options.item]
+    told = source.reading
+    if told.scheme or told.transcripts or told.valid_share:
+        raise SettingsError(
+            f"{options.item} is drawn by a chapter, which takes a file as it is; write "
+            "a clean one with lnln data convert and give that as --data"
+        )
     tool = Path(__file__).parents[1] / "book" / "_tools" / "chapters.py"
     run: Path | None = None
     if source.spec == "simulated":

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from lnln.checkpoint import TrainedModel
 from lnln.config import LNLNConfig
-from lnln.data import CLS, SEP, Batch
+from lnln.data import CLS, SEP, Batch, SpecialTokens
 from lnln.errors import MissingPackageError, SettingsError
 from lnln.model import LNLN
 from lnln.paths import atomic_path
@@ -53,10 +53,13 @@ class _Reader(nn.Module):
             raise SettingsError("only LNLN can be exported")
         self.net = trained.model
         self.standardizer = trained.standardizer
+        data = trained.provenance.get("data", {})
+        self.special = SpecialTokens(**data.get("special_tokens", {}))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         labels = inputs[0].new_zeros(inputs[0].shape[0], dtype=torch.float32)
-        batch = Batch(**dict(zip(INPUTS, inputs, strict=True)), labels=labels)
+        parts: dict[str, Any] = dict(zip(INPUTS, inputs, strict=True))
+        batch = Batch(**parts, labels=labels, special=self.special)
         if self.standardizer is not None:
             batch = self.standardizer(batch)
         return self.net.predict_plain(batch)

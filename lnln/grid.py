@@ -22,7 +22,7 @@ from lnln import evaluation as ev
 from lnln.checkpoint import Predictions, write_tensors
 from lnln.config import Preset
 from lnln.corruption import file_under
-from lnln.data import DataError, Dataset
+from lnln.data import DataError, Dataset, Reading
 from lnln.device import resolve_device
 from lnln.errors import MissingPackageError
 from lnln.missing import TEST_RATES
@@ -38,7 +38,7 @@ class Source:
     """Where the data come from, so that every machine can open them itself.
 
     Attributes:
-        spec, preset, train_size, seed: see `study.open_data`.
+        spec, preset, train_size, seed, reading: see `study.open_data`.
         sha256: what they must hash to; empty for anything.
     """
 
@@ -47,6 +47,7 @@ class Source:
     train_size: int | None = None
     seed: int = 0
     sha256: str = ""
+    reading: Reading = Reading()
 
 
 @lru_cache(maxsize=1)
@@ -56,7 +57,9 @@ def open_source(source: Source) -> Dataset:
     Raises:
         DataError: they are not the expected ones.
     """
-    data = open_data(source.spec, source.preset, source.train_size, source.seed)
+    data = open_data(
+        source.spec, source.preset, source.train_size, source.seed, source.reading
+    )
     if source.sha256 and data.sha256 != source.sha256:
         raise DataError(
             f"{source.spec}: SHA-256 of the content is {data.sha256}, not "

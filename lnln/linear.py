@@ -6,12 +6,12 @@ training split, under the training protocol, like LNLN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
 
-from lnln.data import CLS, PAD, SEP, UNK, Batch, Dataset, Standardizer
+from lnln.data import Batch, Dataset, Standardizer
 from lnln.device import resolve_device
 from lnln.missing import (
     draw_uniforms,
@@ -83,7 +83,8 @@ def fit_linear(
     where = resolve_device(device)
     train, valid = dataset.train.batch.to(where), dataset.valid.batch.to(where)
     words = train.tokens.unique()
-    words = words[~torch.isin(words, torch.tensor([PAD, UNK, CLS, SEP]).to(where))]
+    special = torch.tensor(astuple(train.special), device=where)
+    words = words[~torch.isin(words, special)]
     standardizer = Standardizer.fit(train)
     generator = torch.Generator().manual_seed(seed)
     gram, target = torch.zeros(2, device=where)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lnln.data import MODALITIES, UNK, Batch
+from lnln.data import MODALITIES, Batch
 from lnln.errors import SettingsError
 
 #: The paper's test rates; r = 1 is left out there as uninformative.
@@ -150,7 +150,9 @@ def erase(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
         realised.append(share)
     corrupted = replace(
         batch,
-        tokens=torch.where(batch.mask("l") & ~kept["l"], UNK, batch.tokens),
+        tokens=torch.where(
+            batch.mask("l") & ~kept["l"], batch.special.unk, batch.tokens
+        ),
         audio=batch.audio * kept["a"][..., None],
         vision=batch.vision * kept["v"][..., None],
     )
