@@ -7,24 +7,7 @@ Data flow one way: `simulate` or `read_mmsa` give a `Dataset`; `erase` corrupts 
 
 __version__ = "0.1.0"
 
-from lnln.bayes import bayes_limit
-from lnln.checkpoint import (
-    CheckpointError,
-    Predictions,
-    TrainedModel,
-    load_model,
-    load_pretrained,
-)
-from lnln.config import (
-    PRESETS,
-    EncoderConfig,
-    LNLNConfig,
-    LossWeights,
-    Preset,
-    TrainConfig,
-)
-from lnln.corpus import posterior, simulate
-from lnln.data import (
+from lnln.data.batch import (
     Batch,
     DataError,
     Dataset,
@@ -33,11 +16,19 @@ from lnln.data import (
     Split,
     Standardizer,
 )
-from lnln.evaluation import conditions, evaluate, read_csv, reference_rows, write_csv
-from lnln.linear import fit_linear
-from lnln.losses import lnln_losses
-from lnln.metrics import evaluate_predictions, laziness, majority_floor
-from lnln.missing import (
+from lnln.data.mmsa.reader import read_mmsa, write_mmsa
+from lnln.data.simulated.corpus import posterior, simulate
+from lnln.evaluation.limits import bayes_limit
+from lnln.evaluation.linear import fit_linear
+from lnln.evaluation.plots import flow_figure, robustness_figure
+from lnln.evaluation.sweep import (
+    conditions,
+    evaluate,
+    read_csv,
+    reference_rows,
+    write_csv,
+)
+from lnln.missing.erasing import (
     TEST_RATES,
     Erased,
     erase,
@@ -45,13 +36,28 @@ from lnln.missing import (
     split_uniforms,
     training_rates,
 )
-from lnln.mmsa import read_mmsa, write_mmsa
-from lnln.model import LNLN
-from lnln.output import Output
-from lnln.plot import flow_figure, robustness_figure
-from lnln.study import Study, open_data, open_study
-from lnln.training import train
-from lnln.trial import Trial, try_method
+from lnln.models.config import (
+    PRESETS,
+    EncoderConfig,
+    LNLNConfig,
+    LossWeights,
+    Preset,
+    TrainConfig,
+)
+from lnln.models.losses import lnln_losses
+from lnln.models.model import LNLN
+from lnln.models.output import Output
+from lnln.teaching.study import Study, open_data, open_study
+from lnln.teaching.trial import Trial, try_method
+from lnln.training.checkpoint import (
+    CheckpointError,
+    Predictions,
+    TrainedModel,
+    load_model,
+    load_pretrained,
+)
+from lnln.training.loop import train
+from lnln.training.metrics import evaluate_predictions, laziness, majority_floor
 
 __all__ = [
     "LNLN",

@@ -2,7 +2,7 @@
 
 import sys
 
-from lnln.cli import main
+from lnln.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

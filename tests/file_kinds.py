@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from lnln.data import SPLITS
+from lnln.data.batch import SPLITS
 
 N, T_A, T_V, D_A, D_V = 6, 5, 4, 3, 2
 TEXTS = ["good film", "not good", "bad", "very bad film", "the film", "a good film"]

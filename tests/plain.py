@@ -13,11 +13,11 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-import lnln.dmml
-import lnln.model
-from lnln.data import Batch
-from lnln.layers import MultiHeadAttention, TransformerEncoder, TransformerLayer
-from lnln.model import LNLN
+import lnln.models.dmml
+import lnln.models.model
+from lnln.data.batch import Batch
+from lnln.models.layers import MultiHeadAttention, TransformerEncoder, TransformerLayer
+from lnln.models.model import LNLN
 
 
 def weighted_mean(
@@ -101,9 +101,9 @@ def plain() -> Iterator[None]:
         (TransformerLayer, "forward", layer),
         (TransformerEncoder, "forward", encode),
         (LNLN, "trim", untrimmed),
-        (lnln.model, "encode_both", encode_twice),
-        (lnln.model, "encode_in_groups", encode_at_once),
-        (lnln.dmml, "scaled_dot_product_attention", weighted_mean),
+        (lnln.models.model, "encode_both", encode_twice),
+        (lnln.models.model, "encode_in_groups", encode_at_once),
+        (lnln.models.dmml, "scaled_dot_product_attention", weighted_mean),
     )
     with ExitStack() as stack:
         for owner, name, replacement in swaps:

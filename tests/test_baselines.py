@@ -10,20 +10,20 @@ import torch
 from torch import Tensor, nn
 
 import lnln
-from lnln.baselines import BASELINES
-from lnln.baselines.cenet import CENET
-from lnln.baselines.common import BaselineMethod, cmd, preset_of
-from lnln.baselines.cross import CrossEncoder, Dropouts, causal_mask
-from lnln.baselines.misa import difference
-from lnln.baselines.mmim import Estimator, info_nce, log_determinant
-from lnln.baselines.self_mm import TASKS, LabelBank
-from lnln.baselines.tetfn import pool
-from lnln.baselines.tfr_net import removal_loss
-from lnln.cli import main
-from lnln.config import EncoderConfig
-from lnln.data import CLS, SEP, UNK, Batch
-from lnln.method import Item
-from lnln.training import learning_rate
+from lnln.cli.main import main
+from lnln.data.batch import CLS, SEP, UNK, Batch
+from lnln.models.baselines import BASELINES
+from lnln.models.baselines.cenet import CENET
+from lnln.models.baselines.common import BaselineMethod, cmd, preset_of
+from lnln.models.baselines.cross import CrossEncoder, Dropouts, causal_mask
+from lnln.models.baselines.misa import difference
+from lnln.models.baselines.mmim import Estimator, info_nce, log_determinant
+from lnln.models.baselines.self_mm import TASKS, LabelBank
+from lnln.models.baselines.tetfn import pool
+from lnln.models.baselines.tfr_net import removal_loss
+from lnln.models.config import EncoderConfig
+from lnln.models.method import Item
+from lnln.training.loop import learning_rate
 
 every_method = pytest.mark.parametrize("name", BASELINES)
 WIDE = EncoderConfig(vocab_size=300, width=768, depth=2, heads=12, ffn_width=64)
@@ -192,7 +192,7 @@ def test_run_is_trained_resumed_and_evaluated(name: str, tmp_path: Path) -> None
         raise Stop
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("lnln.training.write_json", stop)
+        patch.setattr("lnln.training.loop.write_json", stop)
         with pytest.raises(Stop):
             lnln.train(short, data, tmp_path / "broken", progress=False)
     lnln.train(short, data, tmp_path / "broken", resume=True, progress=False)

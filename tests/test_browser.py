@@ -13,7 +13,7 @@ import yaml
 from playwright.sync_api import Browser, Page, Route
 
 import lnln
-from lnln.corpus import GRID
+from lnln.data.simulated.corpus import GRID
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLORERS = {

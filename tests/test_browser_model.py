@@ -15,10 +15,10 @@ from playwright.sync_api import Browser, Page, Route
 from tools import load_tool
 
 import lnln
-from lnln.bayes import best_answer
-from lnln.browser import BrowserLab, corpus_facts
-from lnln.corpus import GRID
-from lnln.data import CLS, SEP, UNK
+from lnln.data.batch import CLS, SEP, UNK
+from lnln.data.simulated.corpus import GRID
+from lnln.evaluation.limits import best_answer
+from lnln.teaching.browser import BrowserLab, corpus_facts
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = "book/19_in_the_browser.html"

@@ -7,7 +7,8 @@ import pytest
 import torch
 from packaging.requirements import Requirement
 
-from lnln import check, paths
+from lnln.cli import doctor as check
+from lnln.data import files as paths
 
 
 def test_report_names_every_need(capsys: pytest.CaptureFixture[str]) -> None:

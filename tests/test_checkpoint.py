@@ -19,11 +19,11 @@ from lnln import (
     simulate,
     split_uniforms,
 )
-from lnln.checkpoint import read_tensors, save_model, write_tensors
-from lnln.cli import main
-from lnln.data import Standardizer
-from lnln.model import LNLN
-from lnln.paths import atomic_path, data_dir, sha256_of
+from lnln.cli.main import main
+from lnln.data.batch import Standardizer
+from lnln.data.files import atomic_path, data_dir, sha256_of
+from lnln.models.model import LNLN
+from lnln.training.checkpoint import read_tensors, save_model, write_tensors
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_shipped_checkpoint_is_verified(
     shipped = data_dir() / "mini"
     for name in ("model.safetensors", "SHA256SUMS"):
         (folder / name).write_bytes((shipped / name).read_bytes())
-    monkeypatch.setattr("lnln.checkpoint.data_dir", lambda: tmp_path)
+    monkeypatch.setattr("lnln.training.checkpoint.data_dir", lambda: tmp_path)
     load_pretrained("mini")
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1

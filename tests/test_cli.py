@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 import lnln
-import lnln.training
+import lnln.training.loop
 from lnln import Preset, cli_train, load_pretrained, open_data
-from lnln.cli import main
-from lnln.outline import disk_of
+from lnln.cli.main import main
+from lnln.training.outline import disk_of
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,14 +176,14 @@ def test_a_dry_run_says_what_a_run_takes_on_disk(
     assert not run.exists()
     said = capsys.readouterr().out
     kept: list[int] = []
-    original = lnln.training.save_state
+    original = lnln.training.loop.save_state
 
     def save(state: Any) -> None:
         original(state)
         kept.append(sum(file.stat().st_size for file in run.iterdir()))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lnln.training, "save_state", save)
+        patch.setattr(lnln.training.loop, "save_state", save)
         assert main([*options, "--quiet", "--save-minutes", "0"]) == 0
     found = re.search(r"on disk ([\d.]+) MB while it trains, then ([\d.]+) MB", said)
     assert found is not None
@@ -210,8 +210,8 @@ def test_faults_of_the_program_keep_their_traceback(
     def broken(*_: Any, **__: Any) -> None:
         raise fault("a slip in our own code")
 
-    monkeypatch.setattr("lnln.cli_data.describe", broken)
-    monkeypatch.setattr("lnln.cli_data.read_mmsa", lambda *_, **__: None)
+    monkeypatch.setattr("lnln.cli.data.describe", broken)
+    monkeypatch.setattr("lnln.cli.data.read_mmsa", lambda *_, **__: None)
     with pytest.raises(fault, match="a slip"):
         main(["data", "check", "any.pkl"])
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 import lnln
-from lnln import compare
-from lnln import grid as grids
-from lnln.checkpoint import CheckpointError, write_tensors
-from lnln.cli import main
-from lnln.compare import (
+from lnln.cli.main import main
+from lnln.data.batch import DataError
+from lnln.evaluation import tables as compare
+from lnln.evaluation.sweep import load_record
+from lnln.evaluation.tables import (
     at_rate,
     available,
     difference_to,
@@ -25,11 +25,11 @@ from lnln.compare import (
     text_table,
     write_tables,
 )
-from lnln.data import DataError
-from lnln.evaluation import load_record
-from lnln.grid import Cell, Source, cells_of, open_source, run_grid
-from lnln.methods import TITLES, preset_for
-from lnln.training import with_train
+from lnln.models.methods import TITLES, preset_for
+from lnln.paper import grid as grids
+from lnln.paper.grid import Cell, Source, cells_of, open_source, run_grid
+from lnln.training.checkpoint import CheckpointError, write_tensors
+from lnln.training.loop import with_train
 
 METHODS = ("almt", "lnln")
 SMALL = Source("simulated:mini", train_size=60, seed=1)

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, binomtest, chi2_contingency, chisquare
 
-from lnln import corpus
-from lnln.bayes import bayes_limit, best_answer, limit_scores
-from lnln.config import PRESETS
-from lnln.corpus import GRID, posterior, prior, simulate
-from lnln.data import CLS, MASK, MODALITIES, PAD, SEP, SPLITS, UNK, Batch, Dataset
-from lnln.lexicon import lexicon, transcripts
-from lnln.metrics import HIGHER_IS_BETTER, evaluate_predictions
-from lnln.missing import MODALITY_SUBSETS, erase, fixed_rates, split_uniforms
+from lnln.data.batch import CLS, MASK, MODALITIES, PAD, SEP, SPLITS, UNK, Batch, Dataset
+from lnln.data.simulated import corpus
+from lnln.data.simulated.corpus import GRID, posterior, prior, simulate
+from lnln.data.simulated.lexicon import lexicon, transcripts
+from lnln.evaluation.limits import bayes_limit, best_answer, limit_scores
+from lnln.missing.erasing import MODALITY_SUBSETS, erase, fixed_rates, split_uniforms
+from lnln.models.config import PRESETS
+from lnln.training.metrics import HIGHER_IS_BETTER, evaluate_predictions
 
 #: Tokens and labels of simulate("mini"); frames are left out, whose last bits may
 #: differ between platforms.

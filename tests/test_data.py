@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lnln.data import (
+from lnln.data.batch import (
     CLS,
     MODALITIES,
     PAD,

@@ -24,15 +24,15 @@ from lnln import (
     trial,
 )
 from lnln import cli as commands
-from lnln.checkpoint import Predictions
-from lnln.cli import main
-from lnln.config import PRESETS
-from lnln.corruption import CORRUPTIONS
-from lnln.device import DeviceMemoryError, resolve_device
-from lnln.errors import SettingsError
-from lnln.grid import Cell, Source, run_cell
-from lnln.linear import fit_linear
-from lnln.missing import Uniforms
+from lnln.cli.main import main
+from lnln.data.errors import SettingsError
+from lnln.evaluation.linear import fit_linear
+from lnln.missing.corruption import CORRUPTIONS
+from lnln.missing.erasing import Uniforms
+from lnln.models.config import PRESETS
+from lnln.paper.grid import Cell, Source, run_cell
+from lnln.training.checkpoint import Predictions
+from lnln.training.devices import DeviceMemoryError, resolve_device
 
 DATA = Source("simulated:mini", train_size=40)
 
@@ -229,7 +229,7 @@ def test_a_chapter_with_a_parameter_for_it_gets_the_device(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from lnln import cli_reproduce
-    from lnln.reproduce import ITEMS
+    from lnln.paper.reproduce import ITEMS
 
     command = ["reproduce", "figure8", "--dry-run", "--out", str(tmp_path)]
     item = replace(ITEMS["figure8"], chapter="13_training")

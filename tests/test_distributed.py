@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lnln.distributed import Processes
+from lnln.training.distributed import Processes
 
 COMMAND = "train --preset mini --train-size 70 --epochs 2 --seed 5 --quiet --device cpu"
 
@@ -25,7 +25,7 @@ def lnln(
         [
             sys.executable,
             *(launch if processes > 1 else []),
-            *("-m", "lnln.cli"),
+            *("-m", "lnln.cli.main"),
             *(*COMMAND.split(), "--out", str(folder), *options),
         ],
         capture_output=True,

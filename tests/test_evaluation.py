@@ -22,11 +22,11 @@ from lnln import (
     train,
     write_csv,
 )
-from lnln.evaluation import BAYES, COLUMNS, FLOOR, LINEAR, mean_by_rate, table
-from lnln.linear import fit_linear
-from lnln.metrics import METRICS
-from lnln.plot import save_figure
-from lnln.training import with_train
+from lnln.evaluation.linear import fit_linear
+from lnln.evaluation.plots import save_figure
+from lnln.evaluation.sweep import BAYES, COLUMNS, FLOOR, LINEAR, mean_by_rate, table
+from lnln.training.loop import with_train
+from lnln.training.metrics import METRICS
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_swept_scores_are_those_of_direct_prediction(
     run: Path, dataset: Dataset
 ) -> None:
     from lnln import erase, fixed_rates, load_model, split_uniforms
-    from lnln.metrics import evaluate_predictions
+    from lnln.training.metrics import evaluate_predictions
 
     batch = dataset.test.batch
     uniforms = split_uniforms(batch, 4)

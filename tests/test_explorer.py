@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lnln.explorer import KINDS, Explorer, module_of, plain
+from lnln.teaching.explorer import KINDS, Explorer, module_of, plain
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import lnln
-from lnln.checkpoint import TrainedModel
-from lnln.cli import main
-from lnln.export import INPUTS, ExportError, export_onnx
+from lnln.cli.main import main
+from lnln.evaluation.export import INPUTS, ExportError, export_onnx
+from lnln.training.checkpoint import TrainedModel
 
 
 def untrained(variant: str) -> TrainedModel:
@@ -60,7 +60,7 @@ def test_released_variant_is_exported_too(tmp_path: Path) -> None:
 def test_a_wrong_file_does_not_appear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lnln.export.TOLERANCE", -1.0)
+    monkeypatch.setattr("lnln.evaluation.export.TOLERANCE", -1.0)
     path = tmp_path / "wrong.onnx"
     with pytest.raises(ExportError, match="differs from PyTorch"):
         export_onnx(untrained("paper"), path)

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from plain import plain
 from torch import Tensor
 
-from lnln.config import EncoderConfig, LNLNConfig, LossWeights
-from lnln.data import CLS, MODALITIES, SEP, Batch, valid_positions
-from lnln.encoder import TextEncoder
-from lnln.grouping import GROUPS, encode_in_groups, length_groups
-from lnln.losses import lnln_losses
-from lnln.missing import erase, split_uniforms
-from lnln.model import LNLN
+from lnln.data.batch import CLS, MODALITIES, SEP, Batch, valid_positions
+from lnln.missing.erasing import erase, split_uniforms
+from lnln.models.config import EncoderConfig, LNLNConfig, LossWeights
+from lnln.models.encoder import TextEncoder
+from lnln.models.grouping import GROUPS, encode_in_groups, length_groups
+from lnln.models.losses import lnln_losses
+from lnln.models.model import LNLN
 
 CONFIG = LNLNConfig(
     text_length=12,
@@ -154,7 +154,7 @@ def test_the_plain_form_is_another_computation(
         calls.append(args[0].shape)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr("lnln.layers.scaled_dot_product_attention", spy)
+    monkeypatch.setattr("lnln.models.layers.scaled_dot_product_attention", spy)
     with plain():
         model(batch)
     assert not calls

@@ -24,12 +24,12 @@ from file_kinds import (
 )
 from tokenizers_made import bert_folder, roberta_folder
 
-from lnln.cli import main
-from lnln.data import SPLITS, Dataset, SpecialTokens
-from lnln.errors import UserError
-from lnln.mmsa import read_mmsa, write_mmsa
-from lnln.mmsa_text import KINDS as VOCABULARIES
-from lnln.tokenizer import load_tokenizer
+from lnln.cli.main import main
+from lnln.data.batch import SPLITS, Dataset, SpecialTokens
+from lnln.data.errors import UserError
+from lnln.data.mmsa.reader import read_mmsa, write_mmsa
+from lnln.data.mmsa.text import KINDS as VOCABULARIES
+from lnln.data.mmsa.tokenizer import load_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_a_written_file_keeps_scheme_and_special_tokens(
 
 
 def test_roberta_ids_are_known_by_sight_and_erased_by_their_own_unk(read: Any) -> None:
-    from lnln.missing import erase, fixed_rates, split_uniforms
+    from lnln.missing.erasing import erase, fixed_rates, split_uniforms
 
     data = read("roberta ids")
     batch = data.train.batch
@@ -110,7 +110,7 @@ def test_roberta_ids_are_known_by_sight_and_erased_by_their_own_unk(read: Any) -
 
 
 def test_the_words_corruption_ends_sentences_in_their_own_sep(read: Any) -> None:
-    from lnln.corruption import CORRUPTIONS
+    from lnln.missing.corruption import CORRUPTIONS
 
     batch = read("roberta ids").train.batch
     heard = CORRUPTIONS["words"].damage(batch, 0.9, ("l", "a", "v"), 0).batch
@@ -197,7 +197,7 @@ def test_a_tokenizer_that_knows_no_word_is_none(
 ) -> None:
     # As for a hub name of which only the model has been fetched.
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert"}))
-    monkeypatch.setattr("lnln.tokenizer._has_files", lambda name: True)
+    monkeypatch.setattr("lnln.data.mmsa.tokenizer._has_files", lambda name: True)
     with pytest.raises(UserError, match="it has no vocabulary"):
         load_tokenizer(str(tmp_path))
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from lnln.data import CLS, PAD, SEP, UNK, Batch, Dataset, Split, valid_positions
-from lnln.linear import LinearBaseline, fit_linear
-from lnln.missing import erase, fixed_rates, split_uniforms
+from lnln.data.batch import CLS, PAD, SEP, UNK, Batch, Dataset, Split, valid_positions
+from lnln.evaluation.linear import LinearBaseline, fit_linear
+from lnln.missing.erasing import erase, fixed_rates, split_uniforms
 
 GOOD, BAD, NEUTRAL = 110, 111, 112
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lnln.config import LossWeights
-from lnln.losses import adversarial_loss, lnln_losses, reconstruction_loss
-from lnln.output import Output, Reconstruction
+from lnln.models.config import LossWeights
+from lnln.models.losses import adversarial_loss, lnln_losses, reconstruction_loss
+from lnln.models.output import Output, Reconstruction
 
 
 def part(estimate: list, target: list, mask: list) -> Reconstruction:

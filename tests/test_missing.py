@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from lnln.data import CLS, MODALITIES, PAD, SEP, UNK, Batch, valid_positions
-from lnln.missing import (
+from lnln.data.batch import CLS, MODALITIES, PAD, SEP, UNK, Batch, valid_positions
+from lnln.missing.erasing import (
     MODALITY_SUBSETS,
     TEST_RATES,
     Erased,

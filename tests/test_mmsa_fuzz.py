@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers_made import bert_folder
 
-from lnln.data import MODALITIES, SPLITS, DataError, Dataset
-from lnln.mmsa import read_mmsa
-from lnln.mmsa_report import describe
+from lnln.cli.report import describe
+from lnln.data.batch import MODALITIES, SPLITS, DataError, Dataset
+from lnln.data.mmsa.reader import read_mmsa
 
 N, T = 3, 4
 SETTINGS = settings(
@@ -49,7 +49,7 @@ WHOLE = [pickle.dumps(valid_content(), protocol) for protocol in range(6)]
 
 
 def check(path, data, **options):
-    """Read the bytes; a Dataset must also keep the promises of `lnln.data`."""
+    """Read the bytes; a Dataset must also keep the promises of `lnln.data.batch`."""
     path.write_bytes(data)
     try:
         with warnings.catch_warnings():

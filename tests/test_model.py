@@ -13,25 +13,25 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import lnln.model
-from lnln.components import ProxyGenerator, correct
-from lnln.config import PRESETS, EncoderConfig, LNLNConfig
-from lnln.corpus import simulate
-from lnln.data import CLS, MODALITIES, SEP, Batch, valid_positions
-from lnln.dmml import HyperModalityLayer
-from lnln.encoder import TextEncoder
-from lnln.errors import SettingsError
-from lnln.layers import (
+import lnln.models.model
+from lnln.data.batch import CLS, MODALITIES, SEP, Batch, valid_positions
+from lnln.data.errors import SettingsError
+from lnln.data.simulated.corpus import simulate
+from lnln.missing.erasing import erase, fixed_rates, split_uniforms
+from lnln.models.components import ProxyGenerator, correct
+from lnln.models.config import PRESETS, EncoderConfig, LNLNConfig
+from lnln.models.dmml import HyperModalityLayer
+from lnln.models.encoder import TextEncoder
+from lnln.models.layers import (
     FeedForward,
     MultiHeadAttention,
     TransformerEncoder,
     TransformerLayer,
     reverse_gradient,
 )
-from lnln.losses import adversarial_loss, reconstruction_loss
-from lnln.missing import erase, fixed_rates, split_uniforms
-from lnln.model import LNLN
-from lnln.output import Output
+from lnln.models.losses import adversarial_loss, reconstruction_loss
+from lnln.models.model import LNLN
+from lnln.models.output import Output
 
 TINY = LNLNConfig(
     text_length=7,
@@ -529,7 +529,9 @@ def both_ways(
     model, batch = build().double(), as_double(make_batch())
     named = list(model.named_parameters())
     with_reversal = gradients(loss(model(batch)), named)
-    monkeypatch.setattr(lnln.model, "reverse_gradient", lambda x, strength=1.0: x)
+    monkeypatch.setattr(
+        lnln.models.model, "reverse_gradient", lambda x, strength=1.0: x
+    )
     return with_reversal, gradients(loss(model(batch)), named)
 
 

@@ -16,7 +16,7 @@ import nbformat
 import pytest
 
 import lnln
-from lnln.cli import main
+from lnln.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = re.compile(r"```.*?```|`([^`]+)`", re.DOTALL)
@@ -54,7 +54,7 @@ PUBLIC = public_names()
 
 
 def resolves(dotted: str) -> bool:
-    """Whether a name such as `lnln.missing.erase` exists."""
+    """Whether a name such as `lnln.missing.erasing.erase` exists."""
     parts = dotted.split(".")
     for split in range(len(parts), 0, -1):
         try:
@@ -126,12 +126,12 @@ def test_targets_of_make_exist(name: str) -> None:
     ("dotted", "exists"),
     [
         ("lnln.erase", True),
-        ("lnln.missing.erase", True),
-        ("lnln.output.Output.completeness", True),
-        ("lnln.components.ModalityEmbedding.tokens", True),
+        ("lnln.missing.erasing.erase", True),
+        ("lnln.models.output.Output.completeness", True),
+        ("lnln.models.components.ModalityEmbedding.tokens", True),
         ("lnln.erased", False),
-        ("lnln.missing.erased", False),
-        ("lnln.output.Output.complete", False),
+        ("lnln.missing.erasing.erased", False),
+        ("lnln.models.output.Output.complete", False),
     ],
 )
 def test_a_wrong_name_is_noticed(dotted: str, exists: bool) -> None:

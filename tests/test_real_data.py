@@ -14,8 +14,8 @@ from lnln import (
     read_mmsa,
     train,
 )
-from lnln.evaluation import mean_by_rate, reference_rows
-from lnln.training import with_train
+from lnln.evaluation.sweep import mean_by_rate, reference_rows
+from lnln.training.loop import with_train
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = (

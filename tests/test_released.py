@@ -26,20 +26,20 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel
 
-import lnln.model
-from lnln.checkpoint import CheckpointError, TrainedModel
-from lnln.choices import RELEASED_CHOICES
-from lnln.components import ProxyGenerator, correct
-from lnln.config import PRESETS, LNLNConfig, LossWeights, Preset, as_released
-from lnln.data import MODALITIES, Batch
-from lnln.dmml import ReleasedHyperLayer
-from lnln.encoder import TextEncoder
-from lnln.grouping import encode_both
-from lnln.losses import lnln_losses, reconstruction_loss
-from lnln.method import Item
-from lnln.missing import Erased, erase, fixed_rates, split_uniforms
-from lnln.model import LNLN
-from lnln.released import load_released, to_released
+import lnln.models.model
+from lnln.data.batch import MODALITIES, Batch
+from lnln.missing.erasing import Erased, erase, fixed_rates, split_uniforms
+from lnln.models.choices import RELEASED_CHOICES
+from lnln.models.components import ProxyGenerator, correct
+from lnln.models.config import PRESETS, LNLNConfig, LossWeights, Preset, as_released
+from lnln.models.dmml import ReleasedHyperLayer
+from lnln.models.encoder import TextEncoder
+from lnln.models.grouping import encode_both
+from lnln.models.losses import lnln_losses, reconstruction_loss
+from lnln.models.method import Item
+from lnln.models.model import LNLN
+from lnln.paper.released import load_released, to_released
+from lnln.training.checkpoint import CheckpointError, TrainedModel
 
 RELEASED = replace(TINY, variant="released")
 #: T_l, T_a, T_v, d_a, d_v, fusion layers.
@@ -109,7 +109,7 @@ def hyper_layout(name: str) -> Shapes:
 
 
 def layout(dataset: str, bert: BertConfig) -> Shapes:
-    """Every tensor of a released checkpoint, written without `lnln.released`."""
+    """Every tensor of a released checkpoint, written without `lnln.paper.released`."""
     t_l, t_a, t_v, d_a, d_v, fusion = SHAPES[dataset]
     inputs = {"l": (t_l, bert.hidden_size), "a": (t_a, d_a), "v": (t_v, d_v)}
     shapes: Shapes = {"h_hyper": (1, 8, 128), "h_p": (1, 8, 128)}
@@ -429,7 +429,9 @@ def both_ways(
     model = build(RELEASED).double()
     named = list(model.named_parameters())
     with_reversal = gradients(loss(model(*both_versions())), named)
-    monkeypatch.setattr(lnln.model, "reverse_gradient", lambda x, strength=1.0: x)
+    monkeypatch.setattr(
+        lnln.models.model, "reverse_gradient", lambda x, strength=1.0: x
+    )
     return with_reversal, gradients(loss(model(*both_versions())), named)
 
 

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 from transformers import BertConfig
 
-from lnln.config import PRESETS, as_released
-from lnln.data import MODALITIES, Batch
-from lnln.losses import Losses, lnln_losses
-from lnln.model import LNLN
-from lnln.output import Output
-from lnln.released import load_released, released_name
+from lnln.data.batch import MODALITIES, Batch
+from lnln.models.config import PRESETS, as_released
+from lnln.models.losses import Losses, lnln_losses
+from lnln.models.model import LNLN
+from lnln.models.output import Output
+from lnln.paper.released import load_released, released_name
 
 _DEFAULT = Path(__file__).parents[2] / "shared/data/released_golden_mosi.npz"
 _PATHS = [p for p in os.environ.get("LNLN_GOLDEN", "").split(os.pathsep) if p]

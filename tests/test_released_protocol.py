@@ -14,14 +14,11 @@ from test_model import TINY, build, make_batch
 from torch import Tensor
 from transformers import BertConfig
 
-import lnln.training
-from lnln.checkpoint import CheckpointError, TrainedModel, load_model
-from lnln.config import PRESETS, Preset, TrainConfig, as_released
-from lnln.corpus import simulate
-from lnln.data import MODALITIES, SEP, UNK, Batch, Dataset, Split
-from lnln.evaluation import conditions, evaluate
-from lnln.metrics import METRICS, evaluate_predictions
-from lnln.missing import (
+import lnln.training.loop
+from lnln.data.batch import MODALITIES, SEP, UNK, Batch, Dataset, Split
+from lnln.data.simulated.corpus import simulate
+from lnln.evaluation.sweep import conditions, evaluate
+from lnln.missing.erasing import (
     TEST_RATES,
     Erased,
     Uniforms,
@@ -31,10 +28,13 @@ from lnln.missing import (
     released_uniforms,
     split_uniforms,
 )
-from lnln.model import LNLN
-from lnln.released import evaluate_released, load_released, to_released
-from lnln.streams import stream_seed
-from lnln.training import TrainingError, learning_rate, train, with_train
+from lnln.missing.streams import stream_seed
+from lnln.models.config import PRESETS, Preset, TrainConfig, as_released
+from lnln.models.model import LNLN
+from lnln.paper.released import evaluate_released, load_released, to_released
+from lnln.training.checkpoint import CheckpointError, TrainedModel, load_model
+from lnln.training.loop import TrainingError, learning_rate, train, with_train
+from lnln.training.metrics import METRICS, evaluate_predictions
 
 COUNT, TEXT, FRAMES = 12, 9, 40
 
@@ -233,14 +233,14 @@ def epochs_of_masks(
 ) -> tuple[list[Kept], Tensor]:
     """Per epoch the kept positions by utterance; all nominal completenesses."""
     seen: list[tuple[Batch, Erased]] = []
-    original = lnln.training.erase
+    original = lnln.training.loop.erase
 
     def spy(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
         erased = original(batch, rates, uniforms)
         seen.append((batch, erased))
         return erased
 
-    patch.setattr(lnln.training, "erase", spy)
+    patch.setattr(lnln.training.loop, "erase", spy)
     run(released_preset(**changes), dataset, folder)
     epochs: list[Kept] = []
     for part in (seen[:3], seen[3:]):
@@ -281,13 +281,13 @@ def test_released_runs_share_uniforms_and_differ_in_rates(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[tuple[Tensor, Uniforms]] = []
-    original = lnln.training.erase
+    original = lnln.training.loop.erase
 
     def spy(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
         found.append((rates, uniforms))
         return original(batch, rates, uniforms)
 
-    monkeypatch.setattr(lnln.training, "erase", spy)
+    monkeypatch.setattr(lnln.training.loop, "erase", spy)
     for seed in (1, 2):
         folder = tmp_path / str(seed)
         run(released_preset(seed=seed, batch_size=24, epochs=1), dataset, folder)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from lnln import PRESETS, Split, simulate, write_mmsa
-from lnln.ablation import ablations, folder_name
-from lnln.cli import main
-from lnln.paper import markdown, printed
-from lnln.reproduce import ITEMS, number
+from lnln.cli.main import main
+from lnln.paper.ablation import ablations, folder_name
+from lnln.paper.printed import markdown, printed
+from lnln.paper.reproduce import ITEMS, number
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--epochs", "1", "--seeds", "1", "--quiet", "--device", "cpu"]

@@ -11,10 +11,10 @@ from benchmarks.cost import Counter, count, recurrent_layers_in_one_call
 from tools import load_tool
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from lnln.config import PRESETS
-from lnln.evaluation import BAYES, write_csv
-from lnln.methods import TITLES, preset_for
-from lnln.reproduce import expected_hours
+from lnln.evaluation.sweep import BAYES, write_csv
+from lnln.models.config import PRESETS
+from lnln.models.methods import TITLES, preset_for
+from lnln.paper.reproduce import expected_hours
 
 tool = load_tool("scores")
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-import lnln.training
+import lnln.training.loop
 from lnln import PRESETS, simulate, train
-from lnln.corruption import CORRUPTIONS
-from lnln.missing import split_uniforms
-from lnln.streams import PURPOSES, stream, stream_seed
-from lnln.training import with_train
+from lnln.missing.corruption import CORRUPTIONS
+from lnln.missing.erasing import split_uniforms
+from lnln.missing.streams import PURPOSES, stream, stream_seed
+from lnln.training.loop import with_train
 
 
 def test_a_stream_repeats_and_no_two_are_alike() -> None:
@@ -32,7 +32,7 @@ def test_what_is_drawn_in_training_comes_from_streams_apart(
     seen: dict[str, list[int]] = {}
 
     def spy(name: str, purpose: str) -> None:
-        original = getattr(lnln.training, name)
+        original = getattr(lnln.training.loop, name)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             (generator,) = (a for a in args if isinstance(a, torch.Generator))
@@ -42,7 +42,7 @@ def test_what_is_drawn_in_training_comes_from_streams_apart(
             seen.setdefault(own, []).append(generator.initial_seed())
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(lnln.training, name, watched)
+        monkeypatch.setattr(lnln.training.loop, name, watched)
 
     def watched_order(*args: Any, generator: torch.Generator) -> Tensor:
         seen.setdefault("order", []).append(generator.initial_seed())
@@ -56,7 +56,7 @@ def test_what_is_drawn_in_training_comes_from_streams_apart(
         ("draw_uniforms", "masks"),
     ):
         spy(name, purpose)
-    monkeypatch.setattr(lnln.training.torch, "randperm", watched_order)
+    monkeypatch.setattr(lnln.training.loop.torch, "randperm", watched_order)
     preset = with_train(PRESETS["mini"], epochs=2, batch_size=32, masks=masks)
     train(preset, simulate("mini", 1, 64), tmp_path, device="cpu", progress=False)
     wanted = {"order", "dropout", "rates"}
@@ -76,7 +76,7 @@ def test_rates_are_not_the_numbers_behind_the_masks(
 ) -> None:
     found: dict[str, Tensor] = {}
     for name in ("training_rates", "draw_uniforms"):
-        original = getattr(lnln.training, name)
+        original = getattr(lnln.training.loop, name)
 
         def keep(*args: Any, _name: str = name, _original: Any = original) -> Any:
             drawn = _original(*args)
@@ -84,7 +84,7 @@ def test_rates_are_not_the_numbers_behind_the_masks(
             found.setdefault(_name, flat.flatten())
             return drawn
 
-        monkeypatch.setattr(lnln.training, name, keep)
+        monkeypatch.setattr(lnln.training.loop, name, keep)
     preset = with_train(PRESETS["mini"], epochs=1, batch_size=64)
     train(preset, simulate("mini", 1, 64), tmp_path, device="cpu", progress=False)
     rates, masks = found["training_rates"], found["draw_uniforms"]

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import load_file
 
 import lnln
-import lnln.training
+import lnln.training.loop
 from lnln import PRESETS, CheckpointError, Dataset, Preset, load_model, simulate, train
-from lnln.checkpoint import selected_checkpoints
-from lnln.config import TrainConfig
-from lnln.data import Batch, DataError
-from lnln.metrics import METRICS
-from lnln.run import Run
-from lnln.training import TrainingError, learning_rate, with_train
+from lnln.data.batch import Batch, DataError
+from lnln.models.config import TrainConfig
+from lnln.training.checkpoint import selected_checkpoints
+from lnln.training.loop import TrainingError, learning_rate, with_train
+from lnln.training.metrics import METRICS
+from lnln.training.run import Run
 
 SIZE = 96
 
@@ -72,7 +72,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from lnln import PRESETS, simulate, train
-from lnln.training import with_train
+from lnln.training.loop import with_train
 preset = with_train(
     PRESETS["mini"], epochs=4, batch_size=32, validation_rates=(0.0, 0.5)
 )
@@ -130,7 +130,7 @@ def test_the_state_is_written_at_first_every_few_minutes_and_at_last(
 ) -> None:
     now = 0.0
     written: list[int] = []
-    original = lnln.training.save_state
+    original = lnln.training.loop.save_state
 
     def clock() -> float:
         return now
@@ -144,10 +144,10 @@ def test_the_state_is_written_at_first_every_few_minutes_and_at_last(
         now += 60
         return select(run, epoch)
 
-    select = lnln.training._select
-    monkeypatch.setattr(lnln.training.time, "monotonic", clock)
-    monkeypatch.setattr(lnln.training, "save_state", save)
-    monkeypatch.setattr(lnln.training, "_select", minutes_pass)
+    select = lnln.training.loop._select
+    monkeypatch.setattr(lnln.training.loop.time, "monotonic", clock)
+    monkeypatch.setattr(lnln.training.loop, "save_state", save)
+    monkeypatch.setattr(lnln.training.loop, "_select", minutes_pass)
     longer = with_train(preset, epochs=9)
     quiet = {"progress": False, "device": "cpu", "save_minutes": 3}
     train(longer, dataset, tmp_path, **quiet)
@@ -162,17 +162,17 @@ def test_a_kill_between_two_states_costs_work_and_no_accuracy(
 ) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(preset, dataset, whole, progress=False, device="cpu")
-    original = lnln.training.write_json
+    original = lnln.training.loop.write_json
 
     def dies(path: Path, values: dict[str, Any]) -> None:
         original(path, values)
         if len(values["history"]) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(lnln.training, "write_json", dies)
+    monkeypatch.setattr(lnln.training.loop, "write_json", dies)
     with pytest.raises(KeyboardInterrupt):
         train(preset, dataset, broken, progress=False, device="cpu")
-    monkeypatch.setattr(lnln.training, "write_json", original)
+    monkeypatch.setattr(lnln.training.loop, "write_json", original)
     with pytest.raises(CheckpointError, match="resume"):
         train(preset, dataset, broken, progress=False, device="cpu")
     train(preset, dataset, broken, resume=True, progress=False, device="cpu")

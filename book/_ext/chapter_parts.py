@@ -20,9 +20,9 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from lnln.methods import TITLES, preset_for
-from lnln.paths import data_dir
-from lnln.reproduce import ITEMS, expected_hours, presets_of
+from lnln.data.files import data_dir
+from lnln.models.methods import TITLES, preset_for
+from lnln.paper.reproduce import ITEMS, expected_hours, presets_of
 
 #: The paper trains with three seeds.
 SEEDS = 3
@@ -115,7 +115,7 @@ class ExerciseList(SphinxDirective):
         return [listing]
 
 
-#: What an item was repeated on, by its kind in `lnln.reproduce`.
+#: What an item was repeated on, by its kind in `lnln.paper.reproduce`.
 REPEATED_ON = {
     "methods": "simulated data",
     "ablation": "simulated data",

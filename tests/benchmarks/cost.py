@@ -29,10 +29,10 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import flop_registry
 from tqdm.auto import tqdm
 
-from lnln import training
-from lnln.config import EncoderConfig, Preset
-from lnln.data import CLS, SEP, Batch, Dataset, Split
-from lnln.methods import TITLES, preset_for
+from lnln.data.batch import CLS, SEP, Batch, Dataset, Split
+from lnln.models.config import EncoderConfig, Preset
+from lnln.models.methods import TITLES, preset_for
+from lnln.training import loop as training
 
 OUT = Path(__file__).parents[2] / "data" / "benchmarks" / "cost.csv"
 BERT = EncoderConfig(width=768, depth=12, heads=12, ffn_width=3072)

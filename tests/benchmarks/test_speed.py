@@ -21,9 +21,9 @@ import pytest
 import torch
 from workload import BATCH, build, form, make_batch, task
 
-from lnln.config import LNLNConfig
-from lnln.model import LNLN
-from lnln.plot import save_figure
+from lnln.evaluation.plots import save_figure
+from lnln.models.config import LNLNConfig
+from lnln.models.model import LNLN
 
 OUT = Path(__file__).parents[2] / "data" / "benchmarks"
 #: kind, variant, lengths, text encoder, utterances.

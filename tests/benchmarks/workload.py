@@ -11,18 +11,18 @@ import torch
 from plain import plain
 from torch import Tensor
 
-from lnln.checkpoint import TrainedModel
-from lnln.config import PRESETS, EncoderConfig, LNLNConfig, LossWeights
-from lnln.data import CLS, SEP, Batch, valid_positions
-from lnln.losses import lnln_losses
-from lnln.missing import (
+from lnln.data.batch import CLS, SEP, Batch, valid_positions
+from lnln.missing.erasing import (
     TEST_RATES,
     erase,
     fixed_rates,
     split_uniforms,
     training_rates,
 )
-from lnln.model import LNLN
+from lnln.models.config import PRESETS, EncoderConfig, LNLNConfig, LossWeights
+from lnln.models.losses import lnln_losses
+from lnln.models.model import LNLN
+from lnln.training.checkpoint import TrainedModel
 
 SIZES = (50, 375, 500)
 #: MOSI's clips are about this long on average, in tokens, audio and visual frames.

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from lnln import try_method
-from lnln.cli import main
-from lnln.evaluation import read_csv
-from lnln.method import Method
-from lnln.model import LNLN
+from lnln.cli.main import main
+from lnln.evaluation.sweep import read_csv
+from lnln.models.method import Method
+from lnln.models.model import LNLN
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]

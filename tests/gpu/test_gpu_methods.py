@@ -24,12 +24,12 @@ from lnln import (
     training,
     training_rates,
 )
-from lnln.checkpoint import read_tensors
-from lnln.evaluation import mean_by_rate
-from lnln.method import Item
-from lnln.methods import TITLES, preset_for
-from lnln.run import start_run
-from lnln.training import with_train
+from lnln.evaluation.sweep import mean_by_rate
+from lnln.models.method import Item
+from lnln.models.methods import TITLES, preset_for
+from lnln.training.checkpoint import read_tensors
+from lnln.training.loop import with_train
+from lnln.training.run import start_run
 
 pytestmark = pytest.mark.gpu
 every_method = pytest.mark.parametrize("method", TITLES)

@@ -23,13 +23,13 @@ from lnln import (
     split_uniforms,
     train,
 )
-from lnln.checkpoint import TrainedModel
-from lnln.config import EncoderConfig
-from lnln.corruption import CORRUPTIONS
-from lnln.export import export_onnx
-from lnln.missing import fixed_rates
-from lnln.run import start_run
-from lnln.training import TrainingError, with_train
+from lnln.evaluation.export import export_onnx
+from lnln.missing.corruption import CORRUPTIONS
+from lnln.missing.erasing import fixed_rates
+from lnln.models.config import EncoderConfig
+from lnln.training.checkpoint import TrainedModel
+from lnln.training.loop import TrainingError, with_train
+from lnln.training.run import start_run
 
 pytestmark = pytest.mark.gpu
 

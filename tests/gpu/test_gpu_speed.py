@@ -16,8 +16,8 @@ import torch
 from benchmarks.cost import Counter
 from benchmarks.workload import BATCH, MASK_SEEDS, build, form, make_batch, task
 
-from lnln.missing import TEST_RATES
-from lnln.model import LNLN
+from lnln.missing.erasing import TEST_RATES
+from lnln.models.model import LNLN
 
 pytestmark = pytest.mark.gpu
 OUT = Path(__file__).parents[2] / "data" / "benchmarks" / "gpu.csv"

@@ -1,0 +1,238 @@
+"""The `lnln` command: doctor, data, train, evaluate, compare, export."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lnln import __version__
+from lnln.cli import doctor
+from lnln.cli.compare import add_compare
+from lnln.cli.data import add_data
+from lnln.cli.report import said
+from lnln.cli.reproduce import add_reproduce
+from lnln.cli.train import (
+    add_corruption_option,
+    add_data_options,
+    add_train,
+    reading_of,
+    refuse,
+    seed_number,
+)
+from lnln.data.batch import Dataset, Reading
+from lnln.data.errors import UserError
+from lnln.data.simulated.corpus import simulate
+from lnln.evaluation import sweep as ev
+from lnln.evaluation.linear import fit_linear
+from lnln.evaluation.plots import robustness_figure, save_figure
+from lnln.missing.corruption import file_under
+from lnln.missing.erasing import TEST_RATES
+from lnln.models.config import PRESETS
+from lnln.teaching.study import open_data, recorded_reading
+from lnln.training.checkpoint import load_model, load_pretrained
+
+if TYPE_CHECKING:
+    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; user errors become one line on stderr and status 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("\nlnln: interrupted; go on with --resume", file=sys.stderr)
+        return 130
+    except UserError as error:
+        print(f"lnln: {error}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lnln",
+        description="Train, evaluate and understand LNLN, a network for multimodal "
+        "sentiment analysis with incomplete data.",
+        epilog="Start with: lnln train --preset mini --out runs/mini",
+    )
+    parser.add_argument("--version", action="version", version=f"lnln {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_doctor(commands)
+    add_data(commands)
+    add_train(commands)
+    _add_evaluate(commands)
+    add_compare(commands)
+    add_reproduce(commands)
+    _add_export(commands)
+    return parser
+
+
+def _add_doctor(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "doctor", help="check this installation, one OK or FAIL line per requirement"
+    )
+    parser.add_argument(
+        "--encoder", help="also check a text encoder: a hub name or a local folder"
+    )
+    parser.set_defaults(run=_doctor)
+
+
+def _mask_seed(text: str) -> int | str:
+    return text if text == "released" else seed_number(text)
+
+
+def _add_evaluate(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "evaluate",
+        help="sweep a run over the missing rates",
+        description="Evaluate a run at r = 0, 0.1 ... 0.9 and 1 under three mask "
+        "seeds; writes robustness.csv (tidy) and robustness.png into the run folder, "
+        "with the majority floor and, on simulated data, the Bayes limit.",
+    )
+    parser.add_argument("folder", type=Path, help="a run folder of lnln train")
+    add_data_options(parser)
+    parser.add_argument(
+        "--encoder",
+        help="folder or hub name of the text encoder, if it has moved since training "
+        "and its tokenizer is needed",
+    )
+    parser.add_argument("--split", choices=("train", "valid", "test"), default="test")
+    parser.add_argument(
+        "--modalities",
+        action="store_true",
+        help="also all seven subsets of modalities, the others missing entirely",
+    )
+    parser.add_argument(
+        "--mask-seeds",
+        type=_mask_seed,
+        nargs="+",
+        default=[0, 1, 2],
+        metavar="SEED",
+        help="numbers, or 'released' for the masks of the released program",
+    )
+    add_corruption_option(parser)
+    parser.add_argument(
+        "--linear", action="store_true", help="also fit and evaluate ridge regression"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="folder to write to (default: the run)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+    parser.set_defaults(run=_evaluate)
+
+
+def _add_export(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "export",
+        help="write a trained model as an ONNX file",
+        description="Write a trained model as an ONNX file with free batch size and "
+        "lengths; the file is compared with PyTorch. Takes about 20 seconds for mini.",
+    )
+    parser.add_argument(
+        "model", help="a run folder of lnln train, or 'mini' for the shipped model"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="file to write")
+    parser.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    # Imported late: only this command needs the exporter.
+    from lnln.evaluation.export import export_onnx
+
+    shipped = options.model in PRESETS and not Path(options.model).exists()
+    trained = (
+        load_pretrained(options.model)
+        if shipped
+        else load_model(Path(options.model) / "model.safetensors")
+    )
+    worst = export_onnx(trained, options.out)
+    size = options.out.stat().st_size / 1e6
+    print(f"{options.out}: {size:.1f} MB, differs from PyTorch by at most {worst:.0e}")
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    return doctor.main(["--encoder", options.encoder] if options.encoder else [])
+
+
+def _evaluation_data(options: argparse.Namespace, record: dict[str, Any]) -> Dataset:
+    trained_on: str = record["data"]["source"]
+    if options.data is None:
+        refuse(options, ("train_size", "data_seed"), "needs --data")
+    elif not options.data.startswith("simulated"):
+        reason = "is for simulated data only"
+        refuse(options, ("train_size", "data_seed"), reason)
+    if options.data is None and trained_on.startswith("simulate("):
+        values = trained_on.removeprefix("simulate(").removesuffix(")").split(", ")
+        call = {
+            k: json.loads(v.replace("'", '"'))
+            for k, v in (x.split("=") for x in values)
+        }
+        return simulate(**call)
+    spec = options.data or trained_on
+    then = recorded_reading(record, spec)
+    now = reading_of(options, options.encoder)
+    reading = Reading(
+        now.scheme or then.scheme,
+        now.encoder or then.encoder or record["preset"]["model"]["encoder"]["name"],
+        now.transcripts or then.transcripts,
+        now.valid_share or then.valid_share,
+    )
+    return open_data(
+        spec,
+        train_size=options.train_size,
+        seed=options.data_seed or 0,
+        reading=reading,
+    )
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    record = ev.load_record(options.folder)
+    dataset = _evaluation_data(options, record)
+    for line in said(dataset):
+        print(line)
+    modalities = tuple(record["preset"]["train"]["modalities"])
+    wanted = ev.conditions((*TEST_RATES, 1.0), options.modalities, modalities)
+    corruption: str = options.corruption
+    common = {
+        "split": options.split,
+        "mask_seeds": options.mask_seeds,
+        "corruption": corruption,
+    }
+    rows = ev.evaluate(
+        options.folder,
+        dataset,
+        wanted,
+        device=options.device,
+        progress=not options.quiet,
+        **common,
+    )
+    method = rows[0]["method"]
+    linear = fit_linear(dataset, device=options.device) if options.linear else None
+    rows += ev.reference_rows(dataset, wanted, linear=linear, **common)
+    out = options.out or options.folder
+    scores = out / file_under(corruption, "robustness.csv")
+    ev.write_csv(scores, rows)
+    headline = (
+        ("mae", "acc2", "f1")
+        if dataset.scheme == "sims"
+        else ("mae", "acc2_neg_pos", "acc7")
+    )
+    title = f"{method} on {dataset.name} data ({options.split}), {record['device']}"
+    rule = f"epoch chosen by: {record['selection_rule']}"
+    available = "".join(modalities)
+    figure = robustness_figure(rows, headline, f"{title}\n{rule}", available)
+    save_figure(figure, scores.with_suffix(".png"))
+    print(f"{title}\n{rule}\nmean over mask seeds {options.mask_seeds}")
+    print(ev.table(rows, method, dataset.scheme, available))
+    print(f"{scores}\n{scores.with_suffix('.png')}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

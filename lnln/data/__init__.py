@@ -1,0 +1,1 @@
+"""What comes in: batches, the simulated corpus, files of features."""

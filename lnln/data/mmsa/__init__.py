@@ -1,0 +1,1 @@
+"""The MMSA feature files, and what other programs write in their place."""

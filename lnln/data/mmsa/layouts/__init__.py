@@ -1,0 +1,1 @@
+"""Files of features that are laid out otherwise, brought into the layout of MMSA."""

@@ -1,0 +1,305 @@
+"""Read and write the MMSA feature files.
+
+These files of CMU-MOSI, CMU-MOSEI and CH-SIMS come from several scripts and
+releases that disagree on padding side, lengths, axis order and key names; other
+projects keep the same data in other layouts. Reading brings them all into the one form
+of `lnln.data.batch`: what can be mended is mended and reported in `Dataset.mended`,
+what is left open is told in `Dataset.notes`, everything else is a `DataError` with a
+remedy.
+"""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from lnln.data.batch import (
+    MODALITIES,
+    SPLITS,
+    Batch,
+    DataError,
+    Dataset,
+    Reading,
+    Split,
+)
+from lnln.data.files import atomic_path, sha256_of
+from lnln.data.mmsa.fields import Doubles, Field, Log, read_numbers, read_strings
+from lnln.data.mmsa.labels import (
+    check_scheme,
+    decide_scheme,
+    in_range,
+    labels_field,
+    read_labels,
+    refuse_classes,
+)
+from lnln.data.mmsa.layouts.holdout import check_share, hold_out
+from lnln.data.mmsa.layouts.kinds import MMSA, OWN_KEY, Layout, recognise
+from lnln.data.mmsa.layouts.transcripts import add_transcripts
+from lnln.data.mmsa.padding import align, padded_left, read_sequences
+from lnln.data.mmsa.text import Text, read_text
+from lnln.data.pickles.unpickle import load_plain
+
+_NAMES = {(5, 20): "mosi", (74, 35): "mosei", (33, 709): "sims"}
+_POLARITY = ("Negative", "Neutral", "Positive")
+
+_Aligned = tuple[torch.Tensor, torch.Tensor]  # (N, T, d) frames, (N,) lengths
+
+
+@dataclass(frozen=True)
+class _Raw:
+    """One split before the scheme is known."""
+
+    labels_at: Field
+    labels: Doubles
+    ids: tuple[str, ...]
+
+
+def read_mmsa(
+    path: str | Path,
+    scheme: str | None = None,
+    name: str | None = None,
+    encoder: str | None = None,
+    transcripts: str | None = None,
+    valid_share: float = 0.0,
+) -> Dataset:
+    """Read a feature file of MOSI, MOSEI, SIMS or data like them.
+
+    The layouts of MMSA (aligned or not), MISA, MAG-BERT, the CMU SDK's tutorial, MulT
+    and MultiBench are known. Nothing in the file is executed. Audio and vision padded
+    on the left are moved to the front, wrong lengths are counted anew, non-finite
+    frames become 0; each such mending is a sentence in `Dataset.mended`, the first two
+    also a warning. What the file leaves open is a sentence in `Dataset.notes`.
+
+    Args:
+        path: the pickle file.
+        scheme, encoder, transcripts, valid_share: see `Reading`.
+        name: the data set's name; None: "simulated" by the ids, else known feature
+            widths, else the file's stem.
+
+    Returns:
+        The three splits; without length keys, lengths run to the last non-zero frame.
+
+    Raises:
+        DataError: a fault that cannot be mended, with file, split, key and remedy.
+        SettingsError: an unknown `scheme`, a share outside (0, 1), or an encoder
+            without the tokenizer that is needed.
+    """
+    check_scheme(scheme)
+    check_share(valid_share)
+    path = Path(path)
+    log = Log()
+    reading = Reading(scheme, encoder, transcripts, valid_share)
+    layout = recognise(path, load_plain(path), log)
+    try:
+        return _read(path, layout, log, name, reading)
+    except DataError as error:
+        if layout.name == MMSA:
+            raise
+        raise DataError(f"{error} (the file is recognised as {layout.name})") from error
+
+
+def _read(
+    path: Path, layout: Layout, log: Log, name: str | None, reading: Reading
+) -> Dataset:
+    fields = [Field(path, s, content, log) for s, content in layout.splits.items()]
+    _check_valid(path, layout.splits, reading.valid_share)
+    if reading.transcripts is not None:
+        add_transcripts(fields, reading.transcripts)
+    raws = [_read_split(field) for field in fields]
+    refuse_classes([raw.labels_at for raw in raws], [raw.labels for raw in raws])
+    simulated = all(i.startswith("simulated") for i in raws[0].ids)
+    text = read_text(
+        [raw.labels_at.at("text_bert") for raw in raws],
+        [len(raw.labels) for raw in raws],
+        # The simulated corpus has a vocabulary of its own, whatever it trains.
+        None if simulated else reading.encoder,
+        layout.special,
+    )
+    audio = _read_modality(raws, "audio")
+    vision = _read_modality(raws, "vision")
+    widths = audio[0][0].shape[2], vision[0][0].shape[2]
+    # The simulated corpus has the feature widths of MOSI.
+    found = "simulated" if simulated else _NAMES.get(widths)
+    scored, why = decide_scheme(
+        [raw.labels for raw in raws], reading.scheme, layout.scheme, simulated
+    )
+    log.notes.insert(0, why)
+    parts = zip(raws, range(len(raws)), audio, vision, strict=True)
+    splits = {
+        raw.labels_at.split: _finish(raw, text, i, a, v, scored)
+        for raw, i, a, v in parts
+    }
+    if reading.valid_share:
+        splits = hold_out(splits, reading.valid_share, log)
+    _note_doubles(splits, log)
+    return Dataset(
+        name=name or found or path.stem,
+        scheme=scored,
+        splits=splits,
+        source=str(path),
+        sha256=sha256_of(path),
+        mended=tuple(log.mended),
+        notes=tuple(log.notes),
+        layout=layout.name,
+        tokenizer=text.tokenizer,
+        reading=reading,
+    )
+
+
+def _check_valid(path: Path, splits: dict[str, Any], share: float) -> None:
+    there = "valid" in splits
+    if there and share:
+        raise DataError(
+            f"{path}: has a validation split; leave out --valid-share, or remove the "
+            "split from the file"
+        )
+    if not there and not share:
+        raise DataError(
+            f"{path}: split 'valid' is missing or empty; take it from the training "
+            "split with --valid-share 0.1 (read_mmsa(..., valid_share=0.1))"
+        )
+
+
+def _read_split(field: Field) -> _Raw:
+    labels_at = labels_field(field)
+    labels = read_labels(labels_at)
+    count = len(labels)
+    if not count:
+        raise labels_at.error("the split is empty")
+    if np.isnan(labels).all():
+        raise labels_at.error(
+            "all entries are NaN: the split has no labels",
+            "take a file with labels; without, there is nothing to learn or to score",
+        )
+    made_up = tuple(f"{field.split}/{i}" for i in range(count))
+    return _Raw(labels_at, labels, read_strings(field.at("id"), count) or made_up)
+
+
+def _read_modality(raws: list[_Raw], key: str) -> list[_Aligned]:
+    """Read and align audio or vision in all splits."""
+    fields = [raw.labels_at.at(key) for raw in raws]
+    for field in fields:
+        if not field:
+            raise field.error(
+                "the key is missing",
+                "data without this modality: store numpy.zeros((N, 1, 1)) and train "
+                "with --modalities, naming those that are there",
+            )
+    sequences = [
+        read_sequences(field, len(raw.labels))
+        for field, raw in zip(fields, raws, strict=True)
+    ]
+    width = sequences[0].frames.shape[2]
+    for field, item in zip(fields, sequences, strict=True):
+        if item.frames.shape[2] != width:
+            raise field.error(
+                f"has {item.frames.shape[2]} features, but {SPLITS[0]} has {width}"
+            )
+    left = padded_left(sequences)
+    aligned = []
+    for field, item in zip(fields, sequences, strict=True):
+        lengths, mended = align(item, left)
+        if mended:
+            # Level 4 is the caller of `read_mmsa`.
+            warnings.warn(f"{field.path}: {field.mend(mended)}", stacklevel=4)
+        aligned.append((torch.from_numpy(item.frames), torch.from_numpy(lengths)))
+    return aligned
+
+
+def _finish(
+    raw: _Raw, text: Text, place: int, audio: _Aligned, vision: _Aligned, scheme: str
+) -> Split:
+    field, count = raw.labels_at, len(raw.labels)
+    scored = np.flatnonzero(~np.isnan(raw.labels))
+    tokens, lengths = (torch.from_numpy(part) for part in text.splits[place])
+    labels = in_range(field, np.nan_to_num(raw.labels), scheme)
+    batch = Batch(tokens, lengths, *audio, *vision, labels, special=text.special)
+    if len(scored) < count:
+        field.mend(
+            f"{count - len(scored)} of {count} utterances have no label (NaN) and are "
+            "left out"
+        )
+        batch = batch.select(torch.from_numpy(scored))
+    extra = {}
+    for modality, letter in zip(MODALITIES, "TAV", strict=True):
+        part = field.at(f"regression_labels_{letter}")
+        if scheme == "sims" and part:
+            extra[modality] = in_range(part, read_numbers(part, count), scheme)[scored]
+    raw_text = read_strings(field.at("raw_text"), count) or ("",) * count
+    return Split(
+        batch,
+        tuple(raw.ids[i] for i in scored),
+        tuple(raw_text[i] for i in scored),
+        extra,
+    )
+
+
+def _note_doubles(splits: dict[str, Split], log: Log) -> None:
+    """Say how many utterances stand in two splits."""
+    for one, two in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        same = set(splits[one].ids) & set(splits[two].ids)
+        if same:
+            log.notes.append(
+                f"{len(same)} ids of {two} also stand in {one}, such as "
+                f"{min(same)[:40]!r}: scores may be too good."
+            )
+
+
+def write_mmsa(dataset: Dataset, path: str | Path) -> None:
+    """Write a data set in the layout of the published MMSA files.
+
+    The file appears whole or not at all, and loads under NumPy 1 and 2.
+
+    Args:
+        dataset: what to write; its scheme and special token ids go with it.
+        path: the file to write or replace.
+
+    Raises:
+        OutputError: the folder is not writable.
+    """
+    content: dict[str, object] = {
+        name: _published_form(split) for name, split in dataset.splits.items()
+    }
+    special = asdict(dataset.train.batch.special)
+    content[OWN_KEY] = {"scheme": dataset.scheme, "special_tokens": special}
+    with atomic_path(Path(path)) as draft, open(draft, "wb") as file:
+        _Pickler(file, protocol=4).dump(content)
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, obj: object) -> Any:
+        # NumPy 2 would name its private numpy._core, which old NumPy 1 lacks.
+        if type(obj) is np.ndarray:
+            return np.ndarray, ((0,), "b"), obj.__reduce__()[2]
+        return NotImplemented
+
+
+def _published_form(split: Split) -> dict[str, object]:
+    batch = split.batch.to("cpu")
+    mask = batch.mask("l").long()
+    polarity = [int(sign) + 1 for sign in torch.sign(batch.labels).tolist()]
+    content: dict[str, object] = {
+        "raw_text": list(split.raw_text),
+        "id": list(split.ids),
+        "text_bert": torch.stack(
+            [batch.tokens, mask, torch.zeros_like(mask)], dim=1
+        ).numpy(),
+        "audio": batch.audio.numpy(),
+        "vision": batch.vision.numpy(),
+        "audio_lengths": batch.audio_lengths.tolist(),
+        "vision_lengths": batch.vision_lengths.tolist(),
+        "annotations": [_POLARITY[i] for i in polarity],
+        "classification_labels": np.array(polarity, dtype=np.float32),
+        "regression_labels": batch.labels.numpy(),
+    }
+    for modality, letter in zip(MODALITIES, "TAV", strict=True):
+        if modality in split.modality_labels:
+            numbers = split.modality_labels[modality].cpu().numpy()
+            content[f"regression_labels_{letter}"] = numbers
+    return content

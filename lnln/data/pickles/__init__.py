@@ -1,0 +1,1 @@
+"""Pickles of plain data, read without running anything in them."""

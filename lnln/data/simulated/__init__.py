@@ -1,0 +1,1 @@
+"""The simulated corpus, whose best possible answer is known."""

@@ -1,0 +1,1 @@
+"""From a run to numbers: metrics, limits, the sweep, tables and plots."""

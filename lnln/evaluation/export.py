@@ -1,0 +1,168 @@
+"""Write a trained model as an ONNX file, for programs without PyTorch.
+
+The file holds everything: column scaling, text encoder, network. Any number of
+utterances and any lengths up to the model's own may be asked for. What is written is
+compared with PyTorch before it appears under its name.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lnln.data.batch import CLS, SEP, Batch, SpecialTokens
+from lnln.data.errors import MissingPackageError, SettingsError
+from lnln.data.files import atomic_path
+from lnln.models.config import LNLNConfig
+from lnln.models.model import LNLN
+from lnln.training.checkpoint import TrainedModel
+
+#: Largest difference to PyTorch with which a file is accepted.
+TOLERANCE = 1e-4
+#: Names of the inputs, in order, as in `Batch`: raw units, erased words as [UNK].
+INPUTS = (
+    "tokens",
+    "token_lengths",
+    "audio",
+    "audio_lengths",
+    "vision",
+    "vision_lengths",
+)
+OUTPUTS = ("sentiment", "completeness")
+
+
+class ExportError(RuntimeError):
+    """The written file does not compute what the model computes."""
+
+
+class _Reader(nn.Module):
+    """The road from a batch to the prediction, without grouping by length."""
+
+    def __init__(self, trained: TrainedModel) -> None:
+        super().__init__()
+        if not isinstance(trained.model, LNLN):
+            raise SettingsError("only LNLN can be exported")
+        self.net = trained.model
+        self.standardizer = trained.standardizer
+        data = trained.provenance.get("data", {})
+        self.special = SpecialTokens(**data.get("special_tokens", {}))
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+        labels = inputs[0].new_zeros(inputs[0].shape[0], dtype=torch.float32)
+        parts: dict[str, Any] = dict(zip(INPUTS, inputs, strict=True))
+        batch = Batch(**parts, labels=labels, special=self.special)
+        if self.standardizer is not None:
+            batch = self.standardizer(batch)
+        return self.net.predict_plain(batch)
+
+
+def export_onnx(trained: TrainedModel, path: Path | str) -> float:
+    """Write a model and check the file.
+
+    Args:
+        trained: the model; a copy of it is written from the CPU.
+        path: the file to write or replace.
+
+    Returns:
+        The largest difference to PyTorch over batches of several sizes and lengths.
+
+    Raises:
+        MissingPackageError: onnx, onnxscript or onnxruntime is missing.
+        ExportError: that difference is above `TOLERANCE`.
+    """
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise MissingPackageError(f"{error}; run pip install 'lnln[export]'") from error
+    path = Path(path)
+    reader = copy.deepcopy(_Reader(trained)).cpu().eval()
+    config = trained.preset.lnln
+    count = torch.export.Dim("batch", min=1, max=1 << 16)
+    sizes = {
+        "tokens": torch.export.Dim("words", min=3, max=config.text_length),
+        "audio": torch.export.Dim("audio_frames", min=1, max=config.audio_length),
+        "vision": torch.export.Dim("vision_frames", min=1, max=config.vision_length),
+    }
+    dynamic = tuple(
+        {0: count, 1: sizes[name]} if name in sizes else {0: count} for name in INPUTS
+    )
+    with atomic_path(path) as draft:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                reader,
+                _example(config, 3, config.text_length),
+                dynamo=True,
+                external_data=False,
+                dynamic_shapes=(dynamic,),
+                input_names=list(INPUTS),
+                output_names=list(OUTPUTS),
+            )
+            assert program is not None  # only the other exporter gives None
+            onnx.save(_bare(program.model_proto), draft)
+        session = onnxruntime.InferenceSession(draft)
+        worst = 0.0
+        for number, length in ((1, 3), (4, config.text_length), (7, 9)):
+            inputs = _example(config, number, length)
+            named = dict(zip(INPUTS, (x.numpy() for x in inputs), strict=True))
+            with torch.no_grad():
+                expected = reader(*inputs)
+            for ours, theirs in zip(expected, session.run(None, named), strict=True):
+                difference = (ours - torch.from_numpy(theirs)).abs().max().item()
+                worst = max(worst, difference)
+        if not worst <= TOLERANCE:
+            raise ExportError(f"{path}: differs from PyTorch by {worst:.1e}")
+    return worst
+
+
+def _example(config: LNLNConfig, count: int, length: int) -> tuple[Tensor, ...]:
+    """Random utterances with lengths from the shortest to `length` or the model's."""
+    generator = torch.Generator().manual_seed(count)
+    lengths = torch.linspace(length, 3, count).long()
+    vocab = config.encoder.vocab_size
+    high = max(vocab, SEP + 2)
+    tokens = torch.randint(SEP + 1, high, (count, length), generator=generator)
+    tokens[:, 0] = CLS
+    tokens = tokens.masked_fill(torch.arange(length) >= lengths[:, None], 0)
+    tokens[torch.arange(count), lengths - 1] = SEP
+    frames = []
+    for size, width in (
+        (config.audio_length, config.audio_width),
+        (config.vision_length, config.vision_width),
+    ):
+        own = torch.linspace(size, 1, count).long()
+        x = torch.randn(count, size, width, generator=generator)
+        frames += [x * (torch.arange(size) < own[:, None])[..., None], own]
+    return (tokens, lengths, *frames)
+
+
+def _bare(program: Any) -> Any:
+    """Remove what the exporter notes of each operation's origin, half of the file."""
+    for node in program.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    del program.graph.value_info[:]
+    return program
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter reports each of its steps; only its errors matter here."""
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)

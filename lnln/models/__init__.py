@@ -1,0 +1,1 @@
+"""The networks: LNLN, the methods that it is compared with, and what they share."""

@@ -1,0 +1,269 @@
+"""Every table and figure of the paper: what it shows, and how it is repeated."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lnln.data.batch import Dataset
+from lnln.data.files import data_dir
+from lnln.evaluation.sweep import Row
+from lnln.evaluation.tables import rows_of, summary, text_table, write_tables
+from lnln.missing.corruption import file_under
+from lnln.models.config import PRESETS, Preset
+from lnln.models.methods import TITLES, preset_for
+from lnln.paper import printed as paper
+from lnln.paper.ablation import FULL, ablations, folder_name
+from lnln.paper.grid import Cell
+from lnln.training.outline import disk_of, size
+
+#: The methods of Table 8.
+STABILITY = ("misa", "self_mm", "cenet", "tfr_net", "lnln")
+#: What a GPU is taken to do: FLOP a second; seconds to start an operation.
+SUSTAINED, START = 10e12, 10e-6
+
+
+@dataclass(frozen=True)
+class Item:
+    """A table or figure of the paper.
+
+    Attributes:
+        shows: what, in a few words.
+        chapter: of the book, where it is explained.
+        kind: "settings" (compared without training), "methods" (trained and scored by
+            the grid), "ablation" (LNLN with changed settings, likewise), "chapter"
+            (drawn by a chapter from one run) or "drawing" (nothing is computed).
+        table: which file of the grid holds it: "overall", "rates", "modalities",
+            "spread" or "curves.png".
+        datasets: which of the data sets the paper shows.
+    """
+
+    shows: str
+    chapter: str
+    kind: str
+    table: str = ""
+    datasets: tuple[str, ...] = ("MOSI",)
+
+    @property
+    def subsets(self) -> bool:
+        """Whether all subsets of modalities are scored."""
+        return self.table == "modalities"
+
+
+_ALL = ("MOSI", "MOSEI", "SIMS")
+_COMPARISON, _ABLATION = "26_seven_other_methods", "28_ablations"
+_SUBSETS = "17_whole_modalities"
+ITEMS = {
+    "table1": Item("hyperparameters", "13_training", "settings", datasets=_ALL),
+    "table2": Item(
+        "eight methods, mean over r", _COMPARISON, "methods", "overall", _ALL[:2]
+    ),
+    "table3": Item(
+        "eight methods, mean over r", _COMPARISON, "methods", "overall", _ALL[2:]
+    ),
+    "table4": Item(
+        "without components", _ABLATION, "ablation", "overall", ("MOSI", "SIMS")
+    ),
+    "table5": Item(
+        "without loss terms", _ABLATION, "ablation", "overall", ("MOSI", "SIMS")
+    ),
+    "table6": Item("without modalities", _ABLATION, "ablation", "overall"),
+    "table7": Item(
+        "weights of the losses", _ABLATION, "ablation", "overall", ("MOSI", "SIMS")
+    ),
+    "table8": Item("spread between runs", _ABLATION, "methods", "spread"),
+    "table9": Item("by missing rate", _COMPARISON, "methods", "rates", _ALL[:2]),
+    "table10": Item("by missing rate", _COMPARISON, "methods", "rates", _ALL[2:]),
+    "table11": Item(
+        "modalities missing, mean", _SUBSETS, "methods", "modalities", _ALL[:2]
+    ),
+    "table12": Item(
+        "modalities missing, mean", _SUBSETS, "methods", "modalities", _ALL[2:]
+    ),
+    "table13": Item(
+        "modalities missing, each", _SUBSETS, "methods", "modalities", _ALL[:2]
+    ),
+    "table14": Item(
+        "modalities missing, each", _SUBSETS, "methods", "modalities", _ALL[2:]
+    ),
+    "figure1": Item("the pipeline", "intro", "drawing", datasets=()),
+    "figure2": Item(
+        "robustness curves", "14_robustness_curves", "methods", "curves.png", _ALL
+    ),
+    "figure3": Item("case study", "18_case_study", "chapter"),
+    "figure4": Item("shares of the labels", "02_the_data", "chapter", datasets=_ALL),
+    "figure5": Item("confusion matrices", "16_confusion_matrices", "chapter"),
+    "figure6": Item(
+        "confusion matrices", "16_confusion_matrices", "chapter", "", ("MOSEI",)
+    ),
+    "figure7": Item(
+        "confusion matrices", "16_confusion_matrices", "chapter", "", ("SIMS",)
+    ),
+    "figure8": Item("language before and after correction", "15_umap", "chapter"),
+}
+
+
+def number(name: str) -> int:
+    """The number of "table4"."""
+    return int(name.removeprefix("table").removeprefix("figure"))
+
+
+def presets_of(
+    name: str, preset: str, dataset: str
+) -> tuple[dict[str, Preset], dict[str, str]]:
+    """The settings that an item trains with.
+
+    Args:
+        name: a key of `ITEMS` of kind "methods", "ablation" or "chapter".
+        preset: "mini", "mosi", "mosei" or "sims".
+        dataset: as the paper names it; decides the weights of Table 7.
+
+    Returns:
+        {name of the runs: settings} and {name of the runs: title}.
+    """
+    item = ITEMS[name]
+    if item.kind == "ablation":
+        base = PRESETS[preset]
+        settings = ablations(number(name), base, dataset)
+        named = {folder_name(p, base): (p, title) for title, p in settings.items()}
+        return (
+            {folder: p for folder, (p, _) in named.items()},
+            {folder: title for folder, (_, title) in named.items()},
+        )
+    methods = list(TITLES)
+    if item.kind == "chapter":
+        methods = ["lnln"]
+    elif item.table == "spread":
+        methods = list(STABILITY)
+    return {m: preset_for(m, preset) for m in methods}, dict(TITLES)
+
+
+def plan(cells: list[Cell], dataset: Dataset) -> list[str]:
+    """What a grid would do: a line a run, and the sum.
+
+    Args:
+        cells: from `grid.cells_of`.
+        dataset: what they are trained on.
+    """
+    lines = []
+    for cell in cells:
+        state = "finished" if cell.finished else "to do"
+        epochs = f"at most {cell.preset.train.epochs} epochs"
+        lines.append(f"{cell.folder.name:42s} {epochs:>20s}  {state}")
+    left = sum(not cell.finished for cell in cells)
+    disks = [disk_of(cell.preset.fit_to(dataset), dataset.scheme) for cell in cells]
+    most = sum(d.finished for d in disks) + max(d.training - d.finished for d in disks)
+    count = len(dataset.train.ids)
+    lines.append(
+        f"{left} of {len(cells)} runs to do, on {count} training utterances of "
+        f"{dataset.source}"
+    )
+    lines.append(f"up to {size(most)} on disk, one run at a time")
+    return lines
+
+
+def expected_hours(presets: Iterable[Preset], name: str) -> float:
+    """How long runs with the paper's settings take on one GPU: reckoned, not measured.
+
+    The longer of two times, from counts (`data/benchmarks/cost.csv`) and what a GPU is
+    taken to do: arithmetic at `SUSTAINED`, and starting the operations at `START`.
+
+    Args:
+        presets: from `presets_of`, a run each.
+        name: "mosi", "mosei" or "sims".
+    """
+    path = data_dir() / "benchmarks" / "cost.csv"
+    with open(path, newline="", encoding="utf-8") as file:
+        counts = {(row["data"], row["method"]): row for row in csv.DictReader(file)}
+    rows = [counts[name, preset.model.method] for preset in presets]
+    seconds = (
+        max(
+            float(row["petaflop"]) * 1e15 / SUSTAINED,
+            float(row["million_operations"]) * 1e6 * START,
+        )
+        for row in rows
+    )
+    return sum(seconds) / 3600
+
+
+def compare_settings(dataset: str) -> str:
+    """Table 1 beside the presets, as Markdown."""
+    preset = PRESETS[dataset.lower()]
+    train = preset.train
+    ours: dict[str, Any] = {
+        "vector_length_T": preset.lnln.tokens,
+        "vector_dimension_d": preset.lnln.width,
+        "batch_size": train.batch_size,
+        "initial_learning_rate": f"{train.learning_rate:g}",
+        "optimizer": "AdamW",
+        "epochs": train.epochs,
+        "warm_up": f"{train.warmup:.0%} of the steps",
+        "cosine_annealing": "yes" if train.schedule == "steps" else train.schedule,
+        "early_stop": f"after {train.patience} epochs without improvement",
+        "seed_1": train.seed,
+        "seed_2": "--seeds",
+        "seed_3": "--seeds",
+        **{f"loss_weight_{term}": weight for term, weight in vars(preset.loss).items()},
+    }
+    lines = [("setting", "paper", "preset"), ("---",) * 3]
+    for row in paper.printed(1, dataset):
+        lines.append((row["metric"], row["value"], str(ours[row["metric"]])))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def between_masks(rows: list[Row], scheme: str) -> str:
+    """The mean over r with the deviation between mask seeds, as Markdown.
+
+    Args:
+        rows: of several methods and seeds.
+        scheme: "mosi" or "sims".
+
+    Returns:
+        A table; each mask seed is averaged over the training seeds.
+    """
+    masks = [{**r, "std_training": r["std_masks"]} for r in summary(rows, scheme)]
+    return text_table(masks, {}, scheme, "markdown")
+
+
+def write_item(
+    name: str,
+    paths: list[Path],
+    folder: Path,
+    scheme: str,
+    titles: dict[str, str],
+    corruption: str = "random",
+) -> str:
+    """The tables of a finished grid; returns the one that the item is about.
+
+    Args:
+        name: a key of `ITEMS`.
+        paths: the cells.
+        folder: gets the files.
+        scheme: "mosi" or "sims".
+        titles: from `presets_of`.
+        corruption: under which the cells were scored.
+    """
+    item = ITEMS[name]
+    reference = FULL if item.kind == "ablation" else TITLES["lnln"]
+    if reference not in titles.values():
+        # Table 7 calls the full model by its weights.
+        reference = next(iter(titles.values()))
+    text = write_tables(paths, folder, scheme, titles, reference, corruption)
+    if item.table == "spread":
+        # Table 8 done apart for both kinds of chance.
+        masks = between_masks(rows_of(paths, titles, corruption), scheme)
+        text = (
+            f"± between training seeds:\n\n{text}\n\n± between mask seeds:\n\n{masks}"
+        )
+        folder.joinpath(file_under(corruption, "spread.md")).write_text(
+            text + "\n", encoding="utf-8"
+        )
+    elif item.table == "curves.png":
+        text = f"drawn to {folder / file_under(corruption, item.table)}"
+    elif item.table != "overall":
+        text = (folder / file_under(corruption, f"{item.table}.md")).read_text("utf-8")
+        text = text.rstrip()
+    return text

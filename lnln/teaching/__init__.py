@@ -1,0 +1,1 @@
+"""What chapters need: studies, exercises, explorers, the page with the model."""
