@@ -36,17 +36,10 @@ from lnln.missing.erasing import (
     split_uniforms,
     training_rates,
 )
-from lnln.models.config import (
-    PRESETS,
-    EncoderConfig,
-    LNLNConfig,
-    LossWeights,
-    Preset,
-    TrainConfig,
-)
-from lnln.models.losses import lnln_losses
-from lnln.models.model import LNLN
-from lnln.models.output import Output
+from lnln.models import build_model
+from lnln.models.encoder import EncoderConfig
+from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
+from lnln.models.method import LossWeights, Output
 from lnln.teaching.study import Study, open_data, open_study
 from lnln.teaching.trial import Trial, try_method
 from lnln.training.checkpoint import (
@@ -83,6 +76,7 @@ __all__ = [
     "TrainedModel",
     "Trial",
     "bayes_limit",
+    "build_model",
     "conditions",
     "erase",
     "evaluate_predictions",

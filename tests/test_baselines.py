@@ -12,35 +12,39 @@ from torch import Tensor, nn
 import lnln
 from lnln.cli.main import main
 from lnln.data.batch import CLS, SEP, UNK, Batch
-from lnln.models.baselines import BASELINES
+from lnln.models import METHODS, TITLES, build_model
 from lnln.models.baselines.cenet import CENET
-from lnln.models.baselines.common import BaselineMethod, cmd, preset_of
-from lnln.models.baselines.cross import CrossEncoder, Dropouts, causal_mask
+from lnln.models.baselines.common import (
+    CrossEncoder,
+    Dropouts,
+    causal_mask,
+    cmd,
+)
 from lnln.models.baselines.misa import difference
 from lnln.models.baselines.mmim import Estimator, info_nce, log_determinant
 from lnln.models.baselines.self_mm import TASKS, LabelBank
 from lnln.models.baselines.tetfn import pool
 from lnln.models.baselines.tfr_net import removal_loss
-from lnln.models.config import EncoderConfig
-from lnln.models.method import Item
+from lnln.models.encoder import EncoderConfig
+from lnln.models.method import Method, Step
 from lnln.training.loop import learning_rate
+from lnln.training.presets import preset_for
 
-every_method = pytest.mark.parametrize("name", BASELINES)
+COMPARED = [name for name in METHODS if name != "lnln"]
+every_method = pytest.mark.parametrize("name", COMPARED)
 WIDE = EncoderConfig(vocab_size=300, width=768, depth=2, heads=12, ffn_width=64)
 
 
 SHORT = {"text_length": 20, "audio_length": 30, "vision_length": 40}
 
 
-def build(name: str, dataset: str = "mosi", **changes: Any) -> BaselineMethod:
+def build(name: str, dataset: str = "mosi", **changes: Any) -> Method:
     """A method with new weights, with a small text encoder of BERT's width."""
     if dataset == "mosi":
         changes = SHORT | changes
-    config, _ = BASELINES[name].presets[dataset]
-    module: Any = BASELINES[name].module
+    config = preset_for(name, dataset).model
     torch.manual_seed(0)
-    built: BaselineMethod = module(replace(config, **({"encoder": WIDE} | changes)))
-    return built
+    return build_model(replace(config, **({"encoder": WIDE} | changes)))
 
 
 def batch_of(
@@ -72,13 +76,13 @@ def batch_of(
     )
 
 
-def item_of(model: BaselineMethod, batch: Batch, rate: float, **rest: Any) -> Item:
+def item_of(model: Method, batch: Batch, rate: float, **rest: Any) -> Step:
     complete = model.trim(batch)
     holes = lnln.split_uniforms(complete, 0)
     erased = lnln.erase(complete, lnln.fixed_rates(len(batch), rate), holes)
-    places = {"epoch": 1, "step": 0, "stage": 1} | rest
+    places = {"epoch": 1, "number": 0, "stage": 1} | rest
     index = torch.arange(len(batch))
-    return Item(complete, erased, index, forward=model, **places)
+    return Step(complete, erased, index, forward=model, **places)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +136,7 @@ def test_everything_or_nothing_erased_gives_finite_gradients(
     model, batch = build(name).train(), batch_of(6)
     model.begin(batch.labels)
     for epoch in (1, 2):
-        item = item_of(model, batch, rate, epoch=epoch, step=2, stage=2)
+        item = item_of(model, batch, rate, epoch=epoch, number=2, stage=2)
         model.zero_grad()
         terms = model.losses(item)
         terms["total"].backward()
@@ -145,7 +149,7 @@ def test_everything_or_nothing_erased_gives_finite_gradients(
 @every_method
 def test_every_trainable_parameter_is_in_exactly_one_group(name: str) -> None:
     model = build(name)
-    _, train = BASELINES[name].presets["mosi"]
+    train = preset_for(name, "mosi").train
     grouped = [p for group in model.recipe(train).groups for p in group["params"]]
     trainable = {id(p) for p in model.parameters() if p.requires_grad}
     assert len(grouped) == len({id(p) for p in grouped})
@@ -178,8 +182,7 @@ def test_sixteen_samples_can_be_learnt(name: str) -> None:
 @every_method
 def test_run_is_trained_resumed_and_evaluated(name: str, tmp_path: Path) -> None:
     data = lnln.simulate("mini", 1, 60)
-    setting = BASELINES[name].presets["mini"]
-    preset = preset_of("mini", setting)
+    preset = preset_for(name, "mini")
     short = replace(preset, train=replace(preset.train, epochs=2))
     record = lnln.train(short, data, tmp_path / "whole", progress=False)
     assert record["method"] == name and len(record["history"]) == 2
@@ -203,7 +206,7 @@ def test_run_is_trained_resumed_and_evaluated(name: str, tmp_path: Path) -> None
     for key, value in whole.items():
         assert torch.equal(value, broken[key]), key
     assert main(["evaluate", str(tmp_path / "whole"), "--quiet"]) == 0
-    assert BASELINES[name].title in (tmp_path / "whole/robustness.csv").read_text()
+    assert TITLES[name] in (tmp_path / "whole/robustness.csv").read_text()
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_run_is_trained_resumed_and_evaluated(name: str, tmp_path: Path) -> None
 )
 def test_an_epoch_has_as_many_steps_as_published(name: str, steps: int) -> None:
     model = build(name)
-    _, train = BASELINES[name].presets["mosi"]
+    train = preset_for(name, "mosi").train
     batches = math.ceil(1284 / train.batch_size)
     assert batches // model.recipe(train).accumulate == steps
 
@@ -239,7 +242,7 @@ def test_almt_does_not_depend_on_the_size_of_its_start() -> None:
 
 
 def test_almt_follows_the_published_learning_rates() -> None:
-    _, train = BASELINES["almt"].presets["mosi"]
+    train = preset_for("almt", "mosi").train
     rates = {e: learning_rate((e - 1) * 21, 200 * 21, train) for e in (1, 2, 11, 112)}
     assert rates == pytest.approx({1: 0, 2: 5e-6, 11: 5e-5, 112: 5e-5})
 

@@ -21,7 +21,7 @@ from lnln import (
     train,
     write_mmsa,
 )
-from lnln.training.loop import with_train
+from lnln.training.settings import with_train
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -22,14 +22,14 @@ from lnln import (
 from lnln.cli.main import main
 from lnln.data.batch import Standardizer
 from lnln.data.files import atomic_path, data_dir, sha256_of
-from lnln.models.model import LNLN
+from lnln.models import build_model
 from lnln.training.checkpoint import read_tensors, save_model, write_tensors
 
 
 @pytest.fixture
 def trained() -> TrainedModel:
     torch.manual_seed(0)
-    model = LNLN(PRESETS["mini"].model).eval()
+    model = build_model(PRESETS["mini"].model).eval()
     standardizer = Standardizer.fit(simulate("mini").train.batch)
     return TrainedModel(model, PRESETS["mini"], standardizer, {"seed": 7})
 

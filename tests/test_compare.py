@@ -25,11 +25,12 @@ from lnln.evaluation.tables import (
     text_table,
     write_tables,
 )
-from lnln.models.methods import TITLES, preset_for
+from lnln.models import TITLES
 from lnln.paper import grid as grids
 from lnln.paper.grid import Cell, Source, cells_of, open_source, run_grid
 from lnln.training.checkpoint import CheckpointError, write_tensors
-from lnln.training.loop import with_train
+from lnln.training.presets import preset_for
+from lnln.training.settings import with_train
 
 METHODS = ("almt", "lnln")
 SMALL = Source("simulated:mini", train_size=60, seed=1)

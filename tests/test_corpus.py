@@ -16,8 +16,8 @@ from lnln.data.simulated.corpus import GRID, posterior, prior, simulate
 from lnln.data.simulated.lexicon import lexicon, transcripts
 from lnln.evaluation.limits import bayes_limit, best_answer, limit_scores
 from lnln.missing.erasing import MODALITY_SUBSETS, erase, fixed_rates, split_uniforms
-from lnln.models.config import PRESETS
 from lnln.training.metrics import HIGHER_IS_BETTER, evaluate_predictions
+from lnln.training.presets import PRESETS
 
 #: Tokens and labels of simulate("mini"); frames are left out, whose last bits may
 #: differ between platforms.

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import lnln.models.model
+import lnln.models.lnln
 from lnln import (
     PRESETS,
     Batch,
@@ -26,7 +26,7 @@ from lnln.data.simulated.corpus import GRID
 from lnln.evaluation.sweep import BAYES, BOUND, read_csv, reference_rows
 from lnln.missing.corruption import CORRUPTIONS, Damaged, replace_words
 from lnln.missing.erasing import erasable, erase
-from lnln.training.loop import with_train
+from lnln.training.settings import with_train
 
 ALL = ("l", "a", "v")
 
@@ -210,7 +210,7 @@ def completeness_targets(dataset: Dataset, masks: str, folder: Path) -> Tensor:
 
     preset = with_train(PRESETS["mini"], epochs=1, masks=masks)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(lnln.models.model, "lnln_losses", spy)
+        patch.setattr(lnln.models.lnln, "lnln_losses", spy)
         train(preset, dataset, folder, progress=False, device="cpu")
     return torch.cat(seen)
 

@@ -29,10 +29,10 @@ from lnln.data.errors import SettingsError
 from lnln.evaluation.linear import fit_linear
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.missing.erasing import Uniforms
-from lnln.models.config import PRESETS
 from lnln.paper.grid import Cell, Source, run_cell
 from lnln.training.checkpoint import Predictions
 from lnln.training.devices import DeviceMemoryError, resolve_device
+from lnln.training.presets import PRESETS
 
 DATA = Source("simulated:mini", train_size=40)
 

@@ -25,8 +25,8 @@ from lnln import (
 from lnln.evaluation.linear import fit_linear
 from lnln.evaluation.plots import save_figure
 from lnln.evaluation.sweep import BAYES, COLUMNS, FLOOR, LINEAR, mean_by_rate, table
-from lnln.training.loop import with_train
 from lnln.training.metrics import METRICS
+from lnln.training.settings import with_train
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import torch
 import lnln
 from lnln.cli.main import main
 from lnln.evaluation.export import INPUTS, ExportError, export_onnx
+from lnln.models import build_model
 from lnln.training.checkpoint import TrainedModel
 
 
@@ -17,7 +18,9 @@ def untrained(variant: str) -> TrainedModel:
     preset = lnln.PRESETS["mini"]
     model = replace(preset.model, variant=variant, dropout=0.0)
     torch.manual_seed(0)
-    return TrainedModel(lnln.LNLN(model).eval(), replace(preset, model=model), None, {})
+    return TrainedModel(
+        build_model(model).eval(), replace(preset, model=model), None, {}
+    )
 
 
 @pytest.fixture(scope="module")

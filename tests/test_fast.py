@@ -1,21 +1,21 @@
 """The package's fast forms give what the straightforward computation gives."""
 
+import copy
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain import plain
 from torch import Tensor
 
 from lnln.data.batch import CLS, MODALITIES, SEP, Batch, valid_positions
 from lnln.missing.erasing import erase, split_uniforms
-from lnln.models.config import EncoderConfig, LNLNConfig, LossWeights
-from lnln.models.encoder import TextEncoder
-from lnln.models.grouping import GROUPS, encode_in_groups, length_groups
-from lnln.models.losses import lnln_losses
-from lnln.models.model import LNLN
+from lnln.models.encoder import EncoderConfig, TextEncoder
+from lnln.models.fast import GROUPS, fast, in_groups, length_groups
+from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
+from lnln.models.method import LossWeights, Method
+from lnln.models.released import network_of
 
 CONFIG = LNLNConfig(
     text_length=12,
@@ -99,6 +99,13 @@ def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(GROUPS, "cpu", (8, 64))
 
 
+def both_forms(config: LNLNConfig) -> tuple[LNLN, LNLN]:
+    """The network as written and its fast form, with the same weights."""
+    torch.manual_seed(1)
+    plain = network_of(config.variant)(config).train()
+    return plain, fast(copy.deepcopy(plain))
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 @given(
     lengths=st.lists(
@@ -112,54 +119,72 @@ def many_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_any_lengths(
     variant: str, lengths: list[tuple[int, int, int]], rates: list[float]
 ) -> None:
-    torch.manual_seed(1)
-    model = LNLN(replace(CONFIG, variant=variant)).train()
+    plain, quick = both_forms(replace(CONFIG, variant=variant))
     lengths = [*lengths, (12, 40, 30), (2, 1, 1)]
     batch = make_batch(lengths, CONFIG)
     mixed = torch.tensor([rates] * len(batch))
     mixed[0] = 0.0
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(GROUPS, "cpu", (8, 64))
-        fast = step(model, batch, mixed)
-    with plain():
-        slow = step(model, batch, mixed)
-    assert_agree(fast, slow)
+        found = step(quick, batch, mixed)
+    assert_agree(found, step(plain, batch, mixed))
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
 def test_at_the_lengths_of_mosi(variant: str) -> None:
-    torch.manual_seed(1)
     small = EncoderConfig(
         vocab_size=130, width=16, depth=1, heads=2, ffn_width=16, dropout=0.0
     )
-    config = LNLNConfig(variant=variant, encoder=small)
-    model = LNLN(config).train()
-    batch = make_batch([(50, 375, 500), (14, 55, 65), (2, 1, 1)], config)
+    plain, quick = both_forms(LNLNConfig(variant=variant, encoder=small))
+    batch = make_batch([(50, 375, 500), (14, 55, 65), (2, 1, 1)], plain.config)
     rates = torch.tensor([[0.5, 0.5, 0.5], [0.0, 0.3, 0.0], [0.0, 0.0, 1.0]])
-    fast = step(model, batch, rates)
-    with plain():
-        slow = step(model, batch, rates)
-    assert_agree(fast, slow)
+    assert_agree(step(quick, batch, rates), step(plain, batch, rates))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_many_corruptions_are_predicted_as_one_after_the_other(variant: str) -> None:
+    plain, quick = both_forms(replace(CONFIG, variant=variant))
+    batch = make_batch([(12, 40, 30), (5, 9, 9), (2, 1, 1)], CONFIG)
+    corruptions = [
+        erase(batch, torch.full((3, 3), rate), split_uniforms(batch, seed))
+        for rate, seed in ((0.0, 0), (0.4, 1), (1.0, 2))
+    ]
+    plain.eval()
+    quick.eval()
+    slow = Method.predict_corruptions(plain, batch, corruptions)
+    for one, other in zip(
+        slow, quick.predict_corruptions(batch, corruptions), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_plain_form_is_another_computation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Or the comparisons above would compare a thing with itself."""
-    model, calls = LNLN(CONFIG), []
+    plain, quick = both_forms(CONFIG)
     batch = make_batch([(5, 9, 9)], CONFIG)
-    original = torch.nn.functional.scaled_dot_product_attention
+    calls: list[torch.Size] = []
+    original = torch.nn.functional.layer_norm
 
     def spy(*args: Tensor, **kwargs: Tensor) -> Tensor:
         calls.append(args[0].shape)
         return original(*args, **kwargs)
 
-    monkeypatch.setattr("lnln.models.layers.scaled_dot_product_attention", spy)
-    with plain():
-        model(batch)
+    monkeypatch.setattr("lnln.models.fast.layer_norm", spy)
+    plain(batch)
     assert not calls
-    model(batch)
+    quick(batch)
     assert calls
+
+
+def test_fast_forms_keep_the_names_of_the_weights_and_can_be_copied() -> None:
+    plain, quick = both_forms(replace(CONFIG, variant="released"))
+    assert plain.state_dict().keys() == quick.state_dict().keys()
+    assert fast(quick) is quick and type(fast(quick)) is type(quick)
+    again = copy.deepcopy(quick)
+    assert type(again) is type(quick) and type(plain) is not type(quick)
+    assert isinstance(quick, LNLN)
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=80))
@@ -187,7 +212,7 @@ def test_no_group_computes_padding_behind_its_longest_row(many_groups: None) -> 
     lengths = torch.tensor([30, 3, 17, 29, 1])
     mask = valid_positions(lengths, 40)
     sequence = torch.randn(5, 40, 2) * mask[..., None]
-    result = encode_in_groups(encode, sequence, mask, every_position=True)
+    result = in_groups(encode, sequence, mask, every_position=True)
     assert torch.equal(result, sequence)
     assert len(seen) > 1
 

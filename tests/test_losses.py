@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lnln.models.config import LossWeights
-from lnln.models.losses import adversarial_loss, lnln_losses, reconstruction_loss
-from lnln.models.output import Output, Reconstruction
+from lnln.models.lnln import adversarial_loss, lnln_losses, reconstruction_loss
+from lnln.models.method import LossWeights, Output, Reconstruction
 
 
 def part(estimate: list, target: list, mask: list) -> Reconstruction:
@@ -33,6 +32,7 @@ def output(
         language_logits=torch.zeros(count, 2, 2),
         embedded={"l": blank, "a": blank, "v": blank},
         proxy=blank,
+        corrected=blank,
         dominants=(blank, blank, blank),
         hyper=blank,
         fused=blank,

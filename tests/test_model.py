@@ -13,15 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-import lnln.models.model
+import lnln.models.lnln
 from lnln.data.batch import CLS, MODALITIES, SEP, Batch, valid_positions
 from lnln.data.errors import SettingsError
 from lnln.data.simulated.corpus import simulate
 from lnln.missing.erasing import erase, fixed_rates, split_uniforms
-from lnln.models.components import ProxyGenerator, correct
-from lnln.models.config import PRESETS, EncoderConfig, LNLNConfig
-from lnln.models.dmml import HyperModalityLayer
-from lnln.models.encoder import TextEncoder
+from lnln.models import build_model
+from lnln.models.encoder import EncoderConfig, TextEncoder
 from lnln.models.layers import (
     FeedForward,
     MultiHeadAttention,
@@ -29,9 +27,17 @@ from lnln.models.layers import (
     TransformerLayer,
     reverse_gradient,
 )
-from lnln.models.losses import adversarial_loss, reconstruction_loss
-from lnln.models.model import LNLN
-from lnln.models.output import Output
+from lnln.models.lnln import (
+    LNLN,
+    HyperModalityLayer,
+    LNLNConfig,
+    ProxyGenerator,
+    adversarial_loss,
+    correct,
+    reconstruction_loss,
+)
+from lnln.models.method import Output
+from lnln.training.presets import PRESETS
 
 TINY = LNLNConfig(
     text_length=7,
@@ -61,7 +67,7 @@ def config(request: pytest.FixtureRequest) -> LNLNConfig:
 def build(config: LNLNConfig = TINY, lively: bool = True) -> LNLN:
     """A network; lively: with weights so large that everything has a visible effect."""
     torch.manual_seed(0)
-    model = LNLN(config)
+    model = build_model(config)
     if lively:
         with torch.no_grad():
             for parameter in model.parameters():
@@ -529,9 +535,7 @@ def both_ways(
     model, batch = build().double(), as_double(make_batch())
     named = list(model.named_parameters())
     with_reversal = gradients(loss(model(batch)), named)
-    monkeypatch.setattr(
-        lnln.models.model, "reverse_gradient", lambda x, strength=1.0: x
-    )
+    monkeypatch.setattr(lnln.models.lnln, "reverse_gradient", lambda x, strength=1.0: x)
     return with_reversal, gradients(loss(model(batch)), named)
 
 
@@ -751,7 +755,7 @@ def test_a_local_pretrained_folder_loads_offline_with_the_same_features(
     ).eval()
     source.save_pretrained(tmp_path)
     config = replace(TINY, encoder=EncoderConfig(name=str(tmp_path)))
-    model = LNLN(config).eval()
+    model = build_model(config).eval()
     batch = make_batch()
     with torch.no_grad():
         want = source(batch.tokens, batch.mask("l").long()).last_hidden_state
@@ -833,7 +837,7 @@ def test_a_preset_has_the_papers_numbers(
 def test_a_network_of_the_papers_size_has_its_parameter_counts() -> None:
     """Layers of 296,320 parameters, as counted in the released model."""
     small_text = EncoderConfig(vocab_size=104, width=768, depth=1, heads=2, ffn_width=8)
-    model = LNLN(replace(PRESETS["mosi"].model, encoder=small_text))
+    model = build_model(replace(PRESETS["mosi"].model, encoder=small_text))
 
     def count(module: torch.nn.Module) -> int:
         return sum(p.numel() for p in module.parameters())

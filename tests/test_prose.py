@@ -127,11 +127,11 @@ def test_targets_of_make_exist(name: str) -> None:
     [
         ("lnln.erase", True),
         ("lnln.missing.erasing.erase", True),
-        ("lnln.models.output.Output.completeness", True),
-        ("lnln.models.components.ModalityEmbedding.tokens", True),
+        ("lnln.models.method.Output.completeness", True),
+        ("lnln.models.lnln.ModalityEmbedding.tokens", True),
         ("lnln.erased", False),
         ("lnln.missing.erasing.erased", False),
-        ("lnln.models.output.Output.complete", False),
+        ("lnln.models.method.Output.complete", False),
     ],
 )
 def test_a_wrong_name_is_noticed(dotted: str, exists: bool) -> None:

@@ -15,7 +15,7 @@ from lnln import (
     train,
 )
 from lnln.evaluation.sweep import mean_by_rate, reference_rows
-from lnln.training.loop import with_train
+from lnln.training.settings import with_train
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = (

@@ -26,20 +26,24 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import BertConfig, BertModel
 
-import lnln.models.model
+import lnln.models.released
 from lnln.data.batch import MODALITIES, Batch
 from lnln.missing.erasing import Erased, erase, fixed_rates, split_uniforms
-from lnln.models.choices import RELEASED_CHOICES
-from lnln.models.components import ProxyGenerator, correct
-from lnln.models.config import PRESETS, LNLNConfig, LossWeights, Preset, as_released
-from lnln.models.dmml import ReleasedHyperLayer
+from lnln.models import build_model
 from lnln.models.encoder import TextEncoder
-from lnln.models.grouping import encode_both
-from lnln.models.losses import lnln_losses, reconstruction_loss
-from lnln.models.method import Item
-from lnln.models.model import LNLN
+from lnln.models.fast import encode_both
+from lnln.models.lnln import (
+    LNLNConfig,
+    correct,
+    lnln_losses,
+    reconstruction_loss,
+)
+from lnln.models.method import RELEASED_CHOICES, LossWeights, Step
+from lnln.models.released import PrefixedGenerator, ReleasedHyperLayer
 from lnln.paper.released import load_released, to_released
 from lnln.training.checkpoint import CheckpointError, TrainedModel
+from lnln.training.presets import PRESETS, as_released
+from lnln.training.settings import Preset
 
 RELEASED = replace(TINY, variant="released")
 #: T_l, T_a, T_v, d_a, d_v, fusion layers.
@@ -410,7 +414,7 @@ def test_what_is_no_state_dict_is_refused(
 @pytest.mark.parametrize("variant", ["paper", "paper+generator"])
 def test_only_the_released_variant_has_a_released_form(variant: str) -> None:
     with pytest.raises(ValueError, match=re.escape(variant)):
-        to_released(LNLN(replace(TINY, variant=variant)))
+        to_released(build_model(replace(TINY, variant=variant)))
 
 
 # ------------------------------------------------------------------ what flows where
@@ -430,7 +434,7 @@ def both_ways(
     named = list(model.named_parameters())
     with_reversal = gradients(loss(model(*both_versions())), named)
     monkeypatch.setattr(
-        lnln.models.model, "reverse_gradient", lambda x, strength=1.0: x
+        lnln.models.released, "reverse_gradient", lambda x, strength=1.0: x
     )
     return with_reversal, gradients(loss(model(*both_versions())), named)
 
@@ -494,7 +498,7 @@ def test_features_are_reconstructed_and_the_target_learns() -> None:
         )
         torch.testing.assert_close(part.target, intact[m])
         assert part.mask.all() and part.mask.shape == part.target.shape[:2]
-        only_target = {m: replace(part, estimate=part.estimate.detach())}
+        only_target = {m: part._replace(estimate=part.estimate.detach())}
         loss = reconstruction_loss(only_target)
         names = {f"embedding.{m}", *(["text_encoder"] if m == "l" else [])}
         wanted = {n for n in under(model, *names) if "pooler" not in n}
@@ -602,7 +606,7 @@ def test_padding_matters_as_released_only(
 
 def test_the_proxy_is_read_from_the_generators_prefix() -> None:
     torch.manual_seed(0)
-    generator = ProxyGenerator(RELEASED)
+    generator = PrefixedGenerator(RELEASED)
     audio, vision = torch.randn(2, 3, 2, 8).unbind(0)
     blocks = [b.expand(3, -1, -1) for b in (generator.prefix, generator.tokens)]
     want = generator.encoder(torch.cat([*blocks, audio, vision], dim=1))
@@ -614,7 +618,7 @@ def test_the_proxy_is_read_from_the_generators_prefix() -> None:
 @pytest.mark.parametrize("variant", ["released", "paper+generator+start", "paper"])
 def test_initial_values(variant: str) -> None:
     torch.manual_seed(0)
-    values = dict(LNLN(replace(TINY, variant=variant)).named_parameters())
+    values = dict(build_model(replace(TINY, variant=variant)).named_parameters())
     ones = {"proxy_generator.tokens", "hyper_modality.start"}
     zeros = {f"embedding.{m}.tokens" for m in MODALITIES}
     zeros |= {"completeness_check.token", "fusion.token"}
@@ -699,7 +703,7 @@ def test_without_l_rec_the_discriminator_still_sees_the_complete_language(
     variant: str,
 ) -> None:
     torch.manual_seed(0)
-    model = LNLN(replace(TINY, variant=variant)).eval()
+    model = build_model(replace(TINY, variant=variant)).eval()
     complete = model.trim(make_batch())
     batch = corrupt(complete)
     rates = torch.full((len(complete), 3), 0.5)
@@ -708,7 +712,7 @@ def test_without_l_rec_the_discriminator_still_sees_the_complete_language(
     for gamma in (0.1, 0.0):
         weights = LossWeights(gamma=gamma)
         index = torch.arange(len(complete))
-        item = Item(complete, erased, index, 1, 0, 1, model, weights)
+        item = Step(complete, erased, index, 1, 0, 1, model, weights)
         found.append(model.losses(item))
     with_rec, without = found
     assert float(with_rec["reconstruction"]) > 0 == float(without["reconstruction"])
@@ -733,11 +737,11 @@ def test_without_l_rec_the_discriminator_still_sees_the_complete_language(
 )
 def test_a_variant_by_name_trains_a_step(variant: str) -> None:
     torch.manual_seed(0)
-    model = LNLN(replace(TINY, variant=variant)).train()
+    model = build_model(replace(TINY, variant=variant)).train()
     choices = variant.split("+")[1:]
     for choice in RELEASED_CHOICES:
         wanted = variant.startswith("released") or choice in choices
-        assert model.config.as_released(choice) == wanted
+        assert (choice in model.config.variant.released) == wanted
     complete = model.trim(make_batch())
     losses = lnln_losses(
         model(corrupt(complete), complete),
@@ -757,7 +761,7 @@ def test_a_variant_by_name_trains_a_step(variant: str) -> None:
         for n, p in model.named_parameters()
         if not torch.equal(p, before[n])
     }
-    idle = {"proxy_generator"} if model.config.lacks("dmc") else set()
+    idle = {"proxy_generator"} if "dmc" in model.config.variant.without else set()
     assert moved == components - idle
 
 
@@ -767,7 +771,7 @@ def test_a_variant_is_a_set_of_choices() -> None:
     )
     assert a == b and str(a.variant) == "paper+padding+start"
     without = LNLNConfig(variant="released-dmc")
-    assert without.lacks("dmc") and without.as_released("padding")
+    assert "dmc" in without.variant.without and "padding" in without.variant.released
     assert str(without.variant) == "released-dmc"
     assert not without.variant.fully_released
     every = LNLNConfig(variant="paper+" + "+".join(reversed(RELEASED_CHOICES)))

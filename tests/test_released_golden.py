@@ -17,11 +17,11 @@ from torch import Tensor
 from transformers import BertConfig
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.config import PRESETS, as_released
-from lnln.models.losses import Losses, lnln_losses
-from lnln.models.model import LNLN
-from lnln.models.output import Output
+from lnln.models import build_model
+from lnln.models.lnln import LNLN, lnln_losses
+from lnln.models.method import Losses, Output
 from lnln.paper.released import load_released, released_name
+from lnln.training.presets import PRESETS, as_released
 
 _DEFAULT = Path(__file__).parents[2] / "shared/data/released_golden_mosi.npz"
 _PATHS = [p for p in os.environ.get("LNLN_GOLDEN", "").split(os.pathsep) if p]
@@ -89,7 +89,7 @@ def build(golden: dict[str, Any]) -> LNLN:
         audio_width=golden["audio"].shape[2],
         vision_width=golden["vision"].shape[2],
     )
-    layout = LNLN(config, {**_BERT.to_dict(), "model_type": "bert"}).state_dict()
+    layout = build_model(config, {**_BERT.to_dict(), "model_type": "bert"}).state_dict()
     names = {released_name(k): v.shape for k, v in layout.items()}
     state = {name: weight(name, shape) for name, shape in names.items()}
     return load_released(state, dataset_of(golden), _BERT)

@@ -29,12 +29,13 @@ from lnln.missing.erasing import (
     split_uniforms,
 )
 from lnln.missing.streams import stream_seed
-from lnln.models.config import PRESETS, Preset, TrainConfig, as_released
-from lnln.models.model import LNLN
+from lnln.models import build_model
 from lnln.paper.released import evaluate_released, load_released, to_released
 from lnln.training.checkpoint import CheckpointError, TrainedModel, load_model
-from lnln.training.loop import TrainingError, learning_rate, train, with_train
+from lnln.training.loop import TrainingError, learning_rate, train
 from lnln.training.metrics import METRICS, evaluate_predictions
+from lnln.training.presets import PRESETS, as_released
+from lnln.training.settings import Preset, TrainConfig, with_train
 
 COUNT, TEXT, FRAMES = 12, 9, 40
 
@@ -319,7 +320,7 @@ def test_epoch_1_trains_at_learning_rate_0(dataset: Dataset, tmp_path: Path) -> 
     preset = released_preset(epochs=1, learning_rate=1.0)
     run(preset, dataset, tmp_path)
     torch.manual_seed(stream_seed(preset.train.seed, "weights"))
-    untrained = LNLN(preset.fit_to(dataset).model).state_dict()
+    untrained = build_model(preset.fit_to(dataset).model).state_dict()
     assert same(weights(tmp_path), {f"model.{k}": v for k, v in untrained.items()})
 
 
@@ -510,7 +511,7 @@ def small_checkpoint(name: str) -> dict[str, Tensor]:
         audio_width=3,
         vision_width=4,
     )
-    model = LNLN(config, {**SMALL_BERT.to_dict(), "model_type": "bert"})
+    model = build_model(config, {**SMALL_BERT.to_dict(), "model_type": "bert"})
     generator = torch.Generator().manual_seed(8)
     state = {
         k: v + 0.1 * torch.randn(v.shape, generator=generator)

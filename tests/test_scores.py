@@ -12,9 +12,9 @@ from tools import load_tool
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lnln.evaluation.sweep import BAYES, write_csv
-from lnln.models.config import PRESETS
-from lnln.models.methods import TITLES, preset_for
+from lnln.models import TITLES
 from lnln.paper.reproduce import expected_hours
+from lnln.training.presets import PRESETS, preset_for
 
 tool = load_tool("scores")
 

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file
 
 from lnln import Batch, Dataset, conditions, evaluate, simulate, train
-from lnln.models.config import Preset
-from lnln.models.methods import TITLES, preset_for
-from lnln.training.loop import TrainingError, with_train
+from lnln.models import TITLES
+from lnln.training.loop import TrainingError
+from lnln.training.presets import preset_for
+from lnln.training.settings import Preset, with_train
 
 FULL = simulate("mini", seed=2, train_size=40)
 

@@ -12,7 +12,7 @@ from lnln import PRESETS, simulate, train
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.missing.erasing import split_uniforms
 from lnln.missing.streams import PURPOSES, stream, stream_seed
-from lnln.training.loop import with_train
+from lnln.training.settings import with_train
 
 
 def test_a_stream_repeats_and_no_two_are_alike() -> None:

@@ -18,11 +18,11 @@ import lnln
 import lnln.training.loop
 from lnln import PRESETS, CheckpointError, Dataset, Preset, load_model, simulate, train
 from lnln.data.batch import Batch, DataError
-from lnln.models.config import TrainConfig
 from lnln.training.checkpoint import selected_checkpoints
-from lnln.training.loop import TrainingError, learning_rate, with_train
+from lnln.training.loop import TrainingError, learning_rate
 from lnln.training.metrics import METRICS
 from lnln.training.run import Run
+from lnln.training.settings import TrainConfig, with_train
 
 SIZE = 96
 
@@ -72,7 +72,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from lnln import PRESETS, simulate, train
-from lnln.training.loop import with_train
+from lnln.training.settings import with_train
 preset = with_train(
     PRESETS["mini"], epochs=4, batch_size=32, validation_rates=(0.0, 0.5)
 )

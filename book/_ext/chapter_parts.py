@@ -21,8 +21,9 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from lnln.data.files import data_dir
-from lnln.models.methods import TITLES, preset_for
+from lnln.models import TITLES
 from lnln.paper.reproduce import ITEMS, expected_hours, presets_of
+from lnln.training.presets import preset_for
 
 #: The paper trains with three seeds.
 SEEDS = 3

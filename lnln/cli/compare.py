@@ -16,9 +16,10 @@ from lnln.cli.train import (
 )
 from lnln.data.batch import Dataset
 from lnln.evaluation.tables import adapted, write_tables
-from lnln.models.config import PRESETS, EncoderConfig
-from lnln.models.methods import TITLES, preset_for
+from lnln.models import TITLES
+from lnln.models.encoder import EncoderConfig
 from lnln.paper.grid import cells_of, open_source, run_grid
+from lnln.training.presets import PRESETS, preset_for
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

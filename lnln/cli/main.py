@@ -31,9 +31,9 @@ from lnln.evaluation.linear import fit_linear
 from lnln.evaluation.plots import robustness_figure, save_figure
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
-from lnln.models.config import PRESETS
 from lnln.teaching.study import open_data, recorded_reading
 from lnln.training.checkpoint import load_model, load_pretrained
+from lnln.training.presets import PRESETS
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -16,7 +16,6 @@ from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
 from lnln.data.errors import SettingsError
 from lnln.evaluation.tables import adapted
-from lnln.models.config import PRESETS
 from lnln.paper import printed as paper
 from lnln.paper.grid import Source, cells_of, open_source, run_grid
 from lnln.paper.reproduce import (
@@ -28,6 +27,7 @@ from lnln.paper.reproduce import (
     presets_of,
     write_item,
 )
+from lnln.training.presets import PRESETS
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

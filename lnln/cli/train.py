@@ -13,20 +13,15 @@ from lnln.data.batch import Reading
 from lnln.data.errors import SettingsError
 from lnln.data.mmsa.labels import LIMITS
 from lnln.missing.corruption import CORRUPTIONS
-from lnln.models.choices import (
-    MASKS,
-    PARTS,
-    RELEASED_CHOICES,
-    SCHEDULES,
-    SELECTIONS,
-    Variant,
-)
-from lnln.models.config import PRESETS, EncoderConfig, ModelConfig, Preset, as_released
-from lnln.models.methods import TITLES, preset_for
+from lnln.models import TITLES
+from lnln.models.encoder import EncoderConfig
+from lnln.models.method import PARTS, RELEASED_CHOICES, ModelConfig, Variant
 from lnln.paper.grid import Source, open_source
 from lnln.training.distributed import is_first
-from lnln.training.loop import train, with_train
+from lnln.training.loop import train
 from lnln.training.outline import outline
+from lnln.training.presets import PRESETS, as_released, preset_for
+from lnln.training.settings import MASKS, SCHEDULES, SELECTIONS, Preset, with_train
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]

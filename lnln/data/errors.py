@@ -20,3 +20,21 @@ class MissingPackageError(UserError, ImportError):
 
 class OutputError(UserError, OSError):
     """A file of results cannot be written."""
+
+
+def require(settings: object, name: str, holds: object, wanted: str) -> None:
+    """Refuse a setting that makes no sense.
+
+    Args:
+        settings: the dataclass.
+        name: of its field.
+        holds: whether the value is as wanted.
+        wanted: in words, after "must be".
+
+    Raises:
+        SettingsError: it is not.
+    """
+    if not holds:
+        value = getattr(settings, name)
+        option = name.replace("_", " ")
+        raise SettingsError(f"{option} {value!r} is impossible; it must be {wanted}")

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from lnln.data.batch import CLS, SEP, Batch, SpecialTokens
 from lnln.data.errors import MissingPackageError, SettingsError
 from lnln.data.files import atomic_path
-from lnln.models.config import LNLNConfig
-from lnln.models.model import LNLN
-from lnln.training.checkpoint import TrainedModel
+from lnln.models.lnln import LNLN, LNLNConfig
+from lnln.models.released import network_of
+from lnln.training.checkpoint import TrainedModel, keeping_random_state
 
 #: Largest difference to PyTorch with which a file is accepted.
 TOLERANCE = 1e-4
@@ -45,13 +45,20 @@ class ExportError(RuntimeError):
 
 
 class _Reader(nn.Module):
-    """The road from a batch to the prediction, without grouping by length."""
+    """The road from a batch to the prediction, in the network's plain form.
+
+    Its sequence of operations does not depend on lengths.
+    """
 
     def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
         if not isinstance(trained.model, LNLN):
             raise SettingsError("only LNLN can be exported")
-        self.net = trained.model
+        kind = network_of(trained.model.config.variant)
+        architecture = trained.model.text_encoder.architecture()
+        with keeping_random_state():
+            self.net = kind(trained.model.config, architecture)
+        self.net.load_state_dict(trained.model.state_dict())
         self.standardizer = trained.standardizer
         data = trained.provenance.get("data", {})
         self.special = SpecialTokens(**data.get("special_tokens", {}))
@@ -62,7 +69,8 @@ class _Reader(nn.Module):
         batch = Batch(**parts, labels=labels, special=self.special)
         if self.standardizer is not None:
             batch = self.standardizer(batch)
-        return self.net.predict_plain(batch)
+        output = self.net(batch)
+        return output.sentiment, output.completeness
 
 
 def export_onnx(trained: TrainedModel, path: Path | str) -> float:

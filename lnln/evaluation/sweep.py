@@ -19,8 +19,7 @@ from lnln.evaluation.limits import bayes_limit
 from lnln.evaluation.linear import LinearBaseline
 from lnln.missing.corruption import CORRUPTIONS, Damaged
 from lnln.missing.erasing import MODALITY_SUBSETS, TEST_RATES
-from lnln.models.config import Preset
-from lnln.models.methods import TITLES
+from lnln.models import TITLES
 from lnln.training.checkpoint import (
     CheckpointError,
     Predictions,
@@ -35,6 +34,7 @@ from lnln.training.metrics import (
     laziness,
     majority_floor,
 )
+from lnln.training.settings import Preset
 
 #: Columns of `robustness.csv`; one number per row.
 COLUMNS = (
@@ -199,7 +199,7 @@ def _check_kept(path: Path, files: dict[str, str], selection: str) -> None:
         raise CheckpointError(
             f"{path}: the released selection kept no weights for {metrics}, since no "
             "epoch was better than the untrained model of epoch 1 (item 27 of "
-            "lnln.paper.released); train for more epochs, or select by 'paper'"
+            "lnln.models.released); train for more epochs, or select by 'paper'"
         )
 
 

@@ -17,11 +17,11 @@ from lnln.evaluation import sweep as ev
 from lnln.evaluation.plots import robustness_figure, save_figure
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import MODALITY_SUBSETS, TEST_RATES
-from lnln.models.config import LNLNConfig, Preset
-from lnln.models.methods import TITLES
+from lnln.models import TITLES
+from lnln.models.lnln import LNLNConfig
 from lnln.training.checkpoint import CheckpointError, read_tensors
-from lnln.training.loop import with_train
 from lnln.training.metrics import METRICS
+from lnln.training.settings import Preset, with_train
 
 _BOOTSTRAP = 2000
 

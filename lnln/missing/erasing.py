@@ -250,8 +250,8 @@ def released_uniforms(batch: Batch, seed: int = RELEASED_SEED) -> Uniforms:
 def released_masks(batch: Batch, rate: float, seed: int = RELEASED_SEED) -> Erased:
     """A split corrupted exactly as in the released program's evaluation.
 
-    Items 19-21 and 25 of `lnln.paper.released`: first and last valid token stay, frames
-    and words go where the uniform is below the rate.
+    Items 19-21 and 25 of `lnln.models.released`: first and last valid token stay,
+    frames and words go where the uniform is below the rate.
 
     Args:
         batch: a whole split in its own order, padded as in its MMSA file.

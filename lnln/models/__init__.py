@@ -1,1 +1,81 @@
-"""The networks: LNLN, the methods that it is compared with, and what they share."""
+"""The networks: LNLN, the methods that it is compared with, and what they share.
+
+A method is a class (`lnln.models.method.Method`) that names its configuration. Those of
+this package stand in `METHODS`; one of your own is named "my_module:MyMethod".
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from lnln.data.errors import SettingsError
+from lnln.models.method import Method, ModelConfig
+
+#: Where each method stands, in the order of the paper's tables.
+METHODS = {
+    "misa": "lnln.models.baselines.misa:MISA",
+    "self_mm": "lnln.models.baselines.self_mm:SelfMM",
+    "mmim": "lnln.models.baselines.mmim:MMIM",
+    "cenet": "lnln.models.baselines.cenet:CENET",
+    "tetfn": "lnln.models.baselines.tetfn:TETFN",
+    "tfr_net": "lnln.models.baselines.tfr_net:TFRNet",
+    "almt": "lnln.models.baselines.almt:ALMT",
+    "lnln": "lnln.models.lnln:LNLN",
+}
+#: Their names as papers print them.
+TITLES = {
+    "misa": "MISA",
+    "self_mm": "Self-MM",
+    "mmim": "MMIM",
+    "cenet": "CENET",
+    "tetfn": "TETFN",
+    "tfr_net": "TFR-Net",
+    "almt": "ALMT",
+    "lnln": "LNLN",
+}
+
+
+def method_class(name: str) -> type[Method]:
+    """The class of a method.
+
+    Args:
+        name: a key of `METHODS`, or "module:Class" for one of your own.
+
+    Raises:
+        SettingsError: there is none, or it is no `Method`.
+    """
+    place = METHODS.get(name, name)
+    module, colon, attribute = place.partition(":")
+    if not colon:
+        raise SettingsError(
+            f"method {name!r} is unknown; choose from {list(METHODS)}, or name a class "
+            "of yours as my_module:MyMethod"
+        )
+    try:
+        found: Any = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(f"method {name!r} cannot be imported ({error})") from error
+    if not (isinstance(found, type) and issubclass(found, Method)):
+        raise SettingsError(f"{name!r} is no lnln.models.method.Method")
+    return found
+
+
+def build_model(
+    config: ModelConfig, architecture: dict[str, Any] | None = None
+) -> Method:
+    """The network of a configuration, with new weights, in its fast form.
+
+    Args:
+        config: of any method.
+        architecture: see `TextEncoder`; for loading checkpoints.
+    """
+    # Imported late: they import the modules that name this package.
+    from lnln.models.fast import fast
+    from lnln.models.lnln import LNLNConfig
+    from lnln.models.released import network_of
+
+    kind = method_class(config.method)
+    if isinstance(config, LNLNConfig):
+        kind = network_of(config.variant)
+    return fast(kind(config, architecture))

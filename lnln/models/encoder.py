@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,36 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lnln.data.batch import PAD, Batch, DataError, valid_positions
-from lnln.data.errors import SettingsError
-from lnln.models.config import EncoderConfig
+from lnln.data.errors import SettingsError, require
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The text encoder: a pretrained BERT-style model, or a small one from scratch.
+
+    Attributes:
+        name: hub name or local folder of a pretrained model (`AutoModel`); None
+            builds a BERT from the sizes below, untrained and without download.
+        frozen: keep the encoder's weights as they are (the paper fine-tunes them).
+        vocab_size, width, depth, heads, ffn_width: sizes of the small BERT.
+        dropout: dropout of the small BERT (a pretrained one keeps its own).
+    """
+
+    name: str | None = None
+    frozen: bool = False
+    vocab_size: int = 30522
+    width: int = 64
+    depth: int = 2
+    heads: int = 4
+    ffn_width: int = 128
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "depth", "heads", "ffn_width"):
+            require(self, name, getattr(self, name) >= 1, "at least 1")
+        require(self, "dropout", 0 <= self.dropout < 1, "from 0 to below 1")
+        divides = self.width % self.heads == 0
+        require(self, "width", divides, f"a multiple of its {self.heads} heads")
 
 
 class TextEncoder(nn.Module):

@@ -3,20 +3,13 @@
 The layer form is the released code's: pre-norm with separate LayerNorms for query,
 key and value, 8 heads of 64 without q/k/v biases, a feed-forward part with GELU, no
 final LayerNorm. Masks are bool, True where a position may be attended to.
-
-Self-attention is computed in a faster form than it is written, with the same result:
-the three LayerNorms share one normalisation, whose scales and shifts move into the
-q/k/v maps; and where only the first positions are read, keys and values are never
-formed at all. `tests/plain.py` holds the form as written, and both must agree.
 """
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 
 class MultiHeadAttention(nn.Module):
@@ -50,26 +43,15 @@ class MultiHeadAttention(nn.Module):
         Returns:
             (B, T_q, d).
         """
-        q = self.split(self.to_q(query))
-        k = self.split(self.to_k(key))
-        v = self.split(self.to_v(value))
-        out = scaled_dot_product_attention(q, k, v, attn_mask=_for_heads(mask))
-        mixed: Tensor = self.to_out(out.transpose(1, 2).flatten(2))
+        q, k, v = self.to_q(query), self.to_k(key), self.to_v(value)
+        found = attend(self.split(q), self.split(k), self.split(v), mask)
+        mixed: Tensor = self.to_out(found.transpose(1, 2).flatten(2))
         return mixed
 
     def attention_map(
         self, query: Tensor, key: Tensor, mask: Tensor | None = None
     ) -> Tensor:
-        """The attention weights that `forward` uses.
-
-        Args:
-            query: (B, T_q, d).
-            key: (B, T_k, d).
-            mask: as in `forward`.
-
-        Returns:
-            (B, heads, T_q, T_k), rows sum to 1.
-        """
+        """The attention weights that `forward` uses: (B, heads, T_q, T_k)."""
         q, k = self.split(self.to_q(query)), self.split(self.to_k(key))
         scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
         if mask is not None:
@@ -81,8 +63,15 @@ class MultiHeadAttention(nn.Module):
         return x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
-def _for_heads(mask: Tensor | None) -> Tensor | None:
-    return None if mask is None else mask[:, None, None, :]
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(head width)) v, for each head.
+
+    Args:
+        q, k, v: (B, heads, T, head width).
+        mask: (B, T_k) bool, True at keys that may be attended to; None: all.
+    """
+    visible = None if mask is None else mask[:, None, None, :]
+    return scaled_dot_product_attention(q, k, v, attn_mask=visible)
 
 
 class FeedForward(nn.Sequential):
@@ -90,6 +79,16 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+
+
+class Perceptron(nn.Sequential):
+    """Linear to half the width, LeakyReLU, Linear: (..., d) to (..., outputs)."""
+
+    def __init__(self, width: int, outputs: int) -> None:
+        half = width // 2
+        super().__init__(
+            nn.Linear(width, half), nn.LeakyReLU(0.1), nn.Linear(half, outputs)
+        )
 
 
 class TransformerLayer(nn.Module):
@@ -122,11 +121,7 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(
-        self,
-        x: Tensor,
-        memory: Tensor | None = None,
-        mask: Tensor | None = None,
-        read: int | None = None,
+        self, x: Tensor, memory: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Apply the layer.
 
@@ -134,96 +129,19 @@ class TransformerLayer(nn.Module):
             x: (B, T_q, d) query stream.
             memory: (B, T_k, d) key/value stream; None: x itself.
             mask: (B, T_k) bool mask of the key stream; None: attend everywhere.
-            read: of self-attention, compute the first `read` positions only, where
-                nothing else is used; None: all.
 
         Returns:
-            (B, T_q, d) or (B, read, d).
+            (B, T_q, d).
         """
-        if memory is not None:
-            attended = self.attention(
-                self.norm_q(x), self.norm_k(memory), self.norm_v(memory), mask
-            )
-        elif read is None:
-            attended = self._attend(self._queries_keys_values(x), mask)
-        else:
-            attended = self._attend_from_first(x, mask, read)
-            x = x[:, :read]
-        return self._updated(x, attended)
+        m = x if memory is None else memory
+        found = self.attention(self.norm_q(x), self.norm_k(m), self.norm_v(m), mask)
+        return self.updated(x, found)
 
-    def mixed(self, versions: Tensor, first: Tensor) -> Tensor:
-        """The layer on sequences whose positions come from one of two versions.
-
-        Every position is normalised and mapped once per version, not once per
-        sequence.
-
-        Args:
-            versions: (2, S, d).
-            first: (C, S) bool, True where a sequence takes the first version.
-
-        Returns:
-            (C, S, d).
-        """
-        choose = first[..., None]
-        x = torch.where(choose, versions[0], versions[1])
-        mapped = self._queries_keys_values(versions)
-        chosen = torch.where(choose, mapped[0], mapped[1])
-        return self._updated(x, self._attend(chosen, None))
-
-    def _updated(self, x: Tensor, attended: Tensor) -> Tensor:
+    def updated(self, x: Tensor, attended: Tensor) -> Tensor:
+        """Add what attention found, then the feed-forward part: (B, T_q, d) each."""
         x = x + self.dropout(attended)
         fed: Tensor = self.dropout(self.ffn(self.norm_ffn(x)))
         return x + fed
-
-    def _queries_keys_values(self, x: Tensor) -> Tensor:
-        # One product for q, k and v: LN_q, LN_k, LN_v differ in scale and shift only.
-        attention = self.attention
-        maps = (
-            _folded(self.norm_q, attention.to_q),
-            _folded(self.norm_k, attention.to_k),
-            _folded(self.norm_v, attention.to_v),
-        )
-        weight = torch.cat([w for w, _ in maps])
-        bias = torch.cat([b for _, b in maps])
-        return linear(self._normalised(x), weight, bias)
-
-    def _attend(self, mapped: Tensor, mask: Tensor | None) -> Tensor:
-        attention = self.attention
-        q, k, v = (attention.split(part) for part in mapped.chunk(3, dim=-1))
-        out = scaled_dot_product_attention(q, k, v, attn_mask=_for_heads(mask))
-        mixed: Tensor = attention.to_out(out.transpose(1, 2).flatten(2))
-        return mixed
-
-    def _attend_from_first(self, x: Tensor, mask: Tensor | None, read: int) -> Tensor:
-        # q . (W_k z) = (W_k^T q) . z, and the weighted mean of W_v z is W_v times the
-        # weighted mean of z. So with few queries the maps act on queries and results
-        # instead of on every position; the shift of LN_k adds the same to all scores
-        # of a query and drops out of the softmax.
-        attention = self.attention
-        z = self._normalised(x)
-        q = attention.split(linear(z[:, :read], *_folded(self.norm_q, attention.to_q)))
-        scale = q.shape[-1] ** -0.5
-        to_k, _ = _folded(self.norm_k, attention.to_k)
-        to_v, shift = _folded(self.norm_v, attention.to_v)
-        to_k = to_k.unflatten(0, (attention.heads, -1))  # (heads, head_width, d)
-        to_v = to_v.unflatten(0, (attention.heads, -1))
-        q = torch.einsum("bhqw,hwd->bhqd", q, to_k).flatten(1, 2)[:, None]
-        z = z[:, None]
-        mean = scaled_dot_product_attention(
-            q, z, z, attn_mask=_for_heads(mask), scale=scale
-        )
-        mean = mean[:, 0].unflatten(1, (attention.heads, -1))
-        out = torch.einsum("bhqd,hwd->bqhw", mean, to_v).flatten(2) + shift
-        mixed: Tensor = attention.to_out(out)
-        return mixed
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        return layer_norm(x, x.shape[-1:], eps=self.norm_q.eps)
-
-
-def _folded(norm: nn.LayerNorm, to: nn.Linear) -> tuple[Tensor, Tensor]:
-    # to(norm(x)) = weight @ normalised(x) + bias
-    return to.weight * norm.weight, to.weight @ norm.bias
 
 
 class TransformerEncoder(nn.Module):
@@ -260,37 +178,15 @@ class TransformerEncoder(nn.Module):
         Args:
             x: (B, T, d) with T at most `length`.
             mask: (B, T) bool, True at real positions; None: all.
-            read: how many leading positions of the result are used; None: all.
+            read: the paper's (...)_{1:T}: so many leading positions; None: all.
 
         Returns:
             (B, T, d) or (B, read, d).
         """
         x = x + self.positions[:, : x.shape[1]]
-        for layer in self.layers[:-1]:
+        for layer in self.layers:
             x = layer(x, mask=mask)
-        last: Tensor = self.layers[-1](x, mask=mask, read=read)
-        return last
-
-    def mixed(self, versions: Tensor, first: Tensor, read: int) -> Tensor:
-        """Encode sequences whose positions come from one of two versions.
-
-        Args:
-            versions: (2, S, d) without positions.
-            first: (C, S) bool, True where a sequence takes the first version.
-            read: how many leading positions of the result are used.
-
-        Returns:
-            (C, read, d).
-        """
-        versions = versions + self.positions[:, : versions.shape[1]]
-        if len(self.layers) == 1:
-            x = torch.where(first[..., None], versions[0], versions[1])
-        else:
-            x = cast(TransformerLayer, self.layers[0]).mixed(versions, first)
-        for layer in self.layers[1:-1]:
-            x = layer(x)
-        last: Tensor = self.layers[-1](x, read=read)
-        return last
+        return x[:, :read]
 
     def hidden_states(self, x: Tensor) -> list[Tensor]:
         """The input with positions, then every layer's output: 1 + depth (B, T, d)."""

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from lnln.data.errors import SettingsError
 from lnln.data.files import data_dir
-from lnln.models.config import LossWeights, Preset
-from lnln.training.loop import with_train
+from lnln.models.method import LossWeights
+from lnln.training.settings import Preset, with_train
 
 FULL = "full model"
 Change = Callable[[Preset], Preset]

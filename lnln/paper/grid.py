@@ -23,11 +23,11 @@ from lnln.data.errors import MissingPackageError
 from lnln.evaluation import sweep as ev
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
-from lnln.models.config import Preset
 from lnln.teaching.study import open_data
 from lnln.training.checkpoint import Predictions, write_tensors
 from lnln.training.devices import resolve_device
-from lnln.training.loop import train, with_train
+from lnln.training.loop import train
+from lnln.training.settings import Preset, with_train
 
 # Seeds are set per process, so two cells must not run in threads of one.
 _ONE_AT_A_TIME = threading.Lock()

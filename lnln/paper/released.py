@@ -1,57 +1,6 @@
-"""The released program's checkpoints, and where it differs from the paper.
+"""The released program's checkpoints: read, written, and scored on its own inputs.
 
-The list that item numbers in this package refer to (architecture 1-18, data 19-26,
-training 27-28). The paper's way is variant "paper", the released way "released". Items
-marked (too) are in variant "paper" too: the paper is silent there, or what it prints
-cannot be computed as it stands.
-
-1.        Fusion depth 2 on MOSI, 4 on MOSEI and SIMS; the paper says 4.
-2.        The gradient reversal stands before the mixing of H^1_p and H^1_l, not before
-          the discriminator: the generator's gradient of L_sp is reversed, too.
-3.        L_adv reaches H^1_l, w and BERT unreversed.
-4.        D judges H^1_d of the corrupted against H^1_l of the complete input, per
-          token.
-5.  (too) L_adv is the cross-entropy of both classes; eq. 10 prints one, with which D
-          could not lose.
-6.        Features H^1_m are reconstructed, not inputs; the target is not detached.
-7.  (too) L_rec is a mean over all elements, to which gamma = 0.1 refers; the paper
-          prints a sum.
-8.        A training step embeds the corrupted and the complete input.
-9.        Padding is attended to everywhere but in BERT.
-10. (too) Attention is 8 x 64 wide, four times d, except in the hyper-modality layers.
-11.       Hyper-modality layers have one query map and one output map for both
-          attentions.
-12.       They normalise the stream in place: LN(H) + update instead of H + update.
-13.       Their first scale is H^1_d with position embeddings added.
-14.       Positions start from N(0, 1), tokens in front at 0, H^0_p and H^0_hyper at 1.
-15.       The generator has a second learnable block, from which H^1_p is read.
-16. (too) The completeness token is one token; in eq. 5 H_cc is (T, d).
-17. (too) A token stands before each stream of the fusion, fused tokens 2-9 are
-          averaged, and the first query token reaches nothing; the paper does not say
-          how y-hat is read.
-18.       Widths are fixed; BERT's pooler is stored and not used.
-19.       Masks are drawn from one NumPy seed each time: the same uniforms at every
-          rate.
-20.       Text, audio and vision restart from that seed: their streams coincide.
-21.       The seed is 1111, whatever the training seed: runs share the uniforms and
-          differ in the rates.
-22.       Training rates are drawn once and, in effect, kept for all epochs.
-23. (too) Per modality a random half of the utterances has rate 0.
-24. (too) The target of w is the nominal completeness (so the paper).
-25. (too) The first and the last valid token stay.
-26.       What lies behind the stated length is erased from the corrupted copy only.
-27.       No early stopping; epoch 1 trains at learning rate 0 and enters the record of
-          bests without being saved.
-28.       Epochs are chosen on the test split at r = 0.5, one per metric.
-
-Variant "paper" has further settings from the released program that the paper does not
-print: the layer form, the linear maps W_m and b_m of the embedding, the weight decay of
-1e-4 (no row of Table 1), a warm-up of 10 % (Table 1 has a tick). That early stopping
-waits 20 epochs (again a tick) is this book's choice, and so is clipping. The rule of
-choosing epochs, `--selection paper`, is that behind the paper's numbers; it is known
-from the released program and its authors, not from the paper.
-
-What remains are slips of metric and checkpoint code, mended since or without effect.
+Where the program differs from the paper is listed in `lnln.models.released`.
 """
 
 from __future__ import annotations
@@ -60,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -68,11 +17,12 @@ from torch import Tensor
 from lnln.data.batch import MODALITIES, Dataset
 from lnln.data.errors import SettingsError
 from lnln.missing.erasing import TEST_RATES, released_uniforms
-from lnln.models.config import PRESETS, RELEASED_FUSION_DEPTH, LNLNConfig, as_released
-from lnln.models.model import LNLN
+from lnln.models import build_model
+from lnln.models.lnln import LNLN, LNLNConfig
 from lnln.training.checkpoint import CheckpointError, TrainedModel, keeping_random_state
 from lnln.training.devices import resolve_device
 from lnln.training.metrics import evaluate_predictions
+from lnln.training.presets import PRESETS, RELEASED_FUSION_DEPTH, as_released
 
 if TYPE_CHECKING:
     from transformers import BertConfig
@@ -206,7 +156,7 @@ def load_released(
     architecture = _architecture(where, state, bert_config)
     config = _config(where, state, dataset)
     with keeping_random_state():
-        model = LNLN(config, architecture)
+        model = cast(LNLN, build_model(config, architecture))
     expected = {released_name(k): (k, v.shape) for k, v in model.state_dict().items()}
     faults = [f"missing: {name}" for name in sorted(expected.keys() - state.keys())]
     faults += [f"unexpected: {name}" for name in sorted(state.keys() - expected.keys())]

@@ -13,12 +13,13 @@ from lnln.data.files import data_dir
 from lnln.evaluation.sweep import Row
 from lnln.evaluation.tables import rows_of, summary, text_table, write_tables
 from lnln.missing.corruption import file_under
-from lnln.models.config import PRESETS, Preset
-from lnln.models.methods import TITLES, preset_for
+from lnln.models import TITLES
 from lnln.paper import printed as paper
 from lnln.paper.ablation import FULL, ablations, folder_name
 from lnln.paper.grid import Cell
 from lnln.training.outline import disk_of, size
+from lnln.training.presets import PRESETS, preset_for
+from lnln.training.settings import Preset
 
 #: The methods of Table 8.
 STABILITY = ("misa", "self_mm", "cenet", "tfr_net", "lnln")

@@ -13,7 +13,7 @@ from lnln.data.errors import SettingsError
 from lnln.data.mmsa.reader import read_mmsa
 from lnln.data.simulated.corpus import simulate
 from lnln.data.simulated.lexicon import transcripts
-from lnln.models.model import LNLN
+from lnln.models.lnln import LNLN
 from lnln.training.checkpoint import (
     CheckpointError,
     TrainedModel,

@@ -12,10 +12,12 @@ from torch import Tensor
 from lnln.data.files import data_dir
 from lnln.evaluation.plots import robustness_figure
 from lnln.evaluation.sweep import Row, conditions, evaluate, read_csv, reference_rows
-from lnln.models.methods import TITLES, preset_for
+from lnln.models import TITLES
 from lnln.teaching.study import STORED, Study, open_data
 from lnln.training.checkpoint import load_model, read_tensors
-from lnln.training.loop import train, with_train
+from lnln.training.loop import train
+from lnln.training.presets import preset_for
+from lnln.training.settings import with_train
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

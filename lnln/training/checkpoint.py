@@ -24,11 +24,11 @@ from lnln.data.batch import Batch, DataError, Standardizer, batches_by_length
 from lnln.data.errors import UserError
 from lnln.data.files import atomic_path, data_dir, sha256_of
 from lnln.missing.erasing import Uniforms, erase
-from lnln.models.config import Preset
+from lnln.models import build_model
 from lnln.models.method import Method
-from lnln.models.methods import build_model
 from lnln.training.devices import DeviceMemoryError, resolve_device
 from lnln.training.metrics import METRICS
+from lnln.training.settings import Preset
 
 _FORMAT = 1
 _STATISTICS = ("audio_mean", "audio_scale", "vision_mean", "vision_scale")

@@ -34,13 +34,13 @@ from lnln.missing.erasing import (
     training_rates,
 )
 from lnln.missing.streams import stream, stream_seed
-from lnln.models.config import Preset, TrainConfig
-from lnln.models.method import Item
+from lnln.models.method import Step
 from lnln.training.checkpoint import checkpoint_name, save_model, write_json
 from lnln.training.devices import resolve_device
 from lnln.training.distributed import own_device, processes
 from lnln.training.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.training.run import Run, record_of, save_state, start_run
+from lnln.training.settings import Preset, TrainConfig
 
 #: Mask seed of the validation score and of the paper's selection pass.
 SELECTION_MASK_SEED = 0
@@ -241,7 +241,7 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
                 part, weight = run.processes.part(len(index))
                 complete, erased = complete.select(part), erased.select(part)
                 index = index[part]
-            item = Item(
+            at = Step(
                 complete,
                 erased,
                 index.to(run.device),
@@ -254,7 +254,7 @@ def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str,
             rate = learning_rate(epoch * steps + step, config.epochs * steps, config)
             for group, share in zip(run.optimizer.param_groups, shares, strict=True):
                 group["lr"] = share * rate
-            losses = _step(run, item, weight)
+            losses = _step(run, at, weight)
             if not last:
                 continue
             if run.average is not None:
@@ -291,32 +291,32 @@ def _corrupt(
     return erased
 
 
-def _step(run: Run, item: Item, weight: float) -> dict[str, Tensor]:
+def _step(run: Run, step: Step, weight: float) -> dict[str, Tensor]:
     """Losses, gradients and, after enough batches, a step."""
     recipe, config = run.recipe, run.preset.train
     with torch.autocast(run.device.type, torch.bfloat16, enabled=config.bf16):
-        losses = run.model.losses(item)
-    if item.step % recipe.accumulate == 0:
+        losses = run.model.losses(step)
+    if step.number % recipe.accumulate == 0:
         run.optimizer.zero_grad(set_to_none=True)
     losses["total"].backward()
-    run.model.after_backward(item)
+    run.model.after_backward(step)
     run.processes.average_gradients(run.model.parameters(), weight)
     norm = torch.nn.utils.clip_grad_norm_(
         run.model.parameters(), recipe.clip_norm or math.inf
     )
     if not bool(norm.isfinite()):
         raise TrainingError(
-            f"the gradient is not finite in epoch {item.epoch}, step {item.step + 1}; "
-            "check the data (lnln data check), lower the learning rate or "
-            f"standardise the columns. {run.folder} keeps the last whole epoch"
+            f"the gradient is not finite in epoch {step.epoch}, step "
+            f"{step.number + 1}; check the data (lnln data check), lower the learning "
+            f"rate or standardise the columns. {run.folder} keeps the last whole epoch"
         )
     if recipe.clip_value:
         torch.nn.utils.clip_grad_value_(run.model.parameters(), recipe.clip_value)
     if recipe.stages > 1:
         for name, parameter in run.model.named_parameters():
-            if run.model.stage_of(name) != item.stage:
+            if run.model.stage_of(name) != step.stage:
                 parameter.grad = None
-    if (item.step + 1) % recipe.accumulate == 0:
+    if (step.number + 1) % recipe.accumulate == 0:
         run.optimizer.step()
     return losses
 
@@ -332,7 +332,7 @@ def _select(run: Run, epoch: int) -> dict[str, float]:
         sign = 1 if HIGHER_IS_BETTER.get(name, False) else -1
         if held is None or sign * score > sign * held["score"]:
             run.best[name] = {"epoch": epoch, "score": score}
-            # Item 27: as released, the untrained model counts but is not kept.
+            # Step 27: as released, the untrained model counts but is not kept.
             unsaved = rule == "released" and epoch == 1
             if (name == "validation") == (rule == "validation") and not unsaved:
                 save_model(

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import torch
 
 from lnln.data.batch import Dataset
-from lnln.models.config import EncoderConfig, Preset
-from lnln.models.encoder import architecture_of
-from lnln.models.methods import build_model
+from lnln.models import build_model
+from lnln.models.encoder import EncoderConfig, architecture_of
 from lnln.training.checkpoint import keeping_random_state, selected_checkpoints
+from lnln.training.settings import Preset
 
 
 class Disk(NamedTuple):

@@ -14,11 +14,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from lnln.data.batch import Dataset, Standardizer
 from lnln.missing.streams import stream_seed
-from lnln.models.choices import SELECTIONS
-from lnln.models.config import Preset
+from lnln.models import build_model
+from lnln.models.lnln import LNLN
 from lnln.models.method import Method, Recipe
-from lnln.models.methods import build_model
-from lnln.models.model import LNLN
+from lnln.models.released import Padding
 from lnln.training.checkpoint import (
     CheckpointError,
     TrainedModel,
@@ -30,6 +29,7 @@ from lnln.training.checkpoint import (
     write_tensors,
 )
 from lnln.training.distributed import Processes
+from lnln.training.settings import SELECTIONS, Preset
 
 
 @dataclass
@@ -139,7 +139,7 @@ def start_run(
         {},
     )
     # Padded texts, to which some methods attend, are not the ones to remember.
-    padded = not isinstance(model, LNLN) or model.config.as_released("padding")
+    padded = not isinstance(model, LNLN) or isinstance(model, Padding)
     if preset.model.encoder.frozen and not padded:
         complete = dataset.train.batch
         model.text_encoder.remember(

@@ -30,9 +30,11 @@ from torch.utils.flop_counter import flop_registry
 from tqdm.auto import tqdm
 
 from lnln.data.batch import CLS, SEP, Batch, Dataset, Split
-from lnln.models.config import EncoderConfig, Preset
-from lnln.models.methods import TITLES, preset_for
+from lnln.models import TITLES
+from lnln.models.encoder import EncoderConfig
 from lnln.training import loop as training
+from lnln.training.presets import preset_for
+from lnln.training.settings import Preset
 
 OUT = Path(__file__).parents[2] / "data" / "benchmarks" / "cost.csv"
 BERT = EncoderConfig(width=768, depth=12, heads=12, ffn_width=3072)

@@ -22,8 +22,8 @@ import torch
 from workload import BATCH, build, form, make_batch, task
 
 from lnln.evaluation.plots import save_figure
-from lnln.models.config import LNLNConfig
-from lnln.models.model import LNLN
+from lnln.models import build_model
+from lnln.models.lnln import LNLNConfig
 
 OUT = Path(__file__).parents[2] / "data" / "benchmarks"
 #: kind, variant, lengths, text encoder, utterances.
@@ -143,7 +143,7 @@ def test_growth(benchmark: Any, axis: str) -> None:
 
 def embedding_work(frames: int, count: int, width: int) -> Callable[[], None]:
     config = LNLNConfig(vision_length=frames, width=width)
-    embed = LNLN(config).embedding["v"]
+    embed = build_model(config).embedding["v"]
     sequence = torch.randn(count, frames, config.vision_width)
     mask = torch.ones(count, frames, dtype=torch.bool)
 

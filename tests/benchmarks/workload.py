@@ -19,10 +19,11 @@ from lnln.missing.erasing import (
     split_uniforms,
     training_rates,
 )
-from lnln.models.config import PRESETS, EncoderConfig, LNLNConfig, LossWeights
-from lnln.models.losses import lnln_losses
-from lnln.models.model import LNLN
+from lnln.models.encoder import EncoderConfig
+from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
+from lnln.models.method import LossWeights
 from lnln.training.checkpoint import TrainedModel
+from lnln.training.presets import PRESETS
 
 SIZES = (50, 375, 500)
 #: MOSI's clips are about this long on average, in tokens, audio and visual frames.

@@ -12,8 +12,8 @@ import torch
 from lnln import try_method
 from lnln.cli.main import main
 from lnln.evaluation.sweep import read_csv
+from lnln.models.lnln import LNLN
 from lnln.models.method import Method
-from lnln.models.model import LNLN
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]

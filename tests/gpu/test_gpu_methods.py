@@ -25,11 +25,12 @@ from lnln import (
     training_rates,
 )
 from lnln.evaluation.sweep import mean_by_rate
+from lnln.models import TITLES
 from lnln.models.method import Item
-from lnln.models.methods import TITLES, preset_for
 from lnln.training.checkpoint import read_tensors
-from lnln.training.loop import with_train
+from lnln.training.presets import preset_for
 from lnln.training.run import start_run
+from lnln.training.settings import with_train
 
 pytestmark = pytest.mark.gpu
 every_method = pytest.mark.parametrize("method", TITLES)

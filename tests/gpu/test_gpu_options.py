@@ -26,10 +26,11 @@ from lnln import (
 from lnln.evaluation.export import export_onnx
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.missing.erasing import fixed_rates
-from lnln.models.config import EncoderConfig
+from lnln.models.encoder import EncoderConfig
 from lnln.training.checkpoint import TrainedModel
-from lnln.training.loop import TrainingError, with_train
+from lnln.training.loop import TrainingError
 from lnln.training.run import start_run
+from lnln.training.settings import with_train
 
 pytestmark = pytest.mark.gpu
 

@@ -17,7 +17,7 @@ from benchmarks.cost import Counter
 from benchmarks.workload import BATCH, MASK_SEEDS, build, form, make_batch, task
 
 from lnln.missing.erasing import TEST_RATES
-from lnln.models.model import LNLN
+from lnln.models.lnln import LNLN
 
 pytestmark = pytest.mark.gpu
 OUT = Path(__file__).parents[2] / "data" / "benchmarks" / "gpu.csv"

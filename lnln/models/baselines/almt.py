@@ -16,12 +16,9 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.baselines.common import BaselineMethod, Prediction, settings
-from lnln.models.choices import Variant
-from lnln.models.components import ModalityEmbedding
-from lnln.models.config import LNLNConfig, ModelConfig, TrainConfig
-from lnln.models.dmml import DominantScales, FusionTransformer, HyperModality
-from lnln.models.method import Item
+from lnln.models.lnln import FusionTransformer, LNLNConfig, ModalityEmbedding
+from lnln.models.method import Method, ModelConfig, Prediction, Step
+from lnln.models.released import ReleasedHyperModality, ScalesWithPositions
 
 
 @dataclass(frozen=True)
@@ -51,10 +48,10 @@ class ALMTConfig(ModelConfig):
         """The configuration of the blocks that ALMT shares with LNLN."""
         names = set(self.__dataclass_fields__) - {"method"}
         values = {name: getattr(self, name) for name in names}
-        return LNLNConfig(variant=Variant.parse("paper+hyper"), **values)
+        return LNLNConfig(**values)
 
 
-class ALMT(BaselineMethod):
+class ALMT(Method):
     """The network.
 
     Args:
@@ -64,6 +61,7 @@ class ALMT(BaselineMethod):
 
     shareable = True
     config: ALMTConfig
+    config_type = ALMTConfig
 
     def __init__(
         self, config: ALMTConfig, architecture: dict[str, Any] | None = None
@@ -78,8 +76,8 @@ class ALMT(BaselineMethod):
         self.embedding = nn.ModuleDict(
             {m: ModalityEmbedding(blocks, *shapes[m]) for m in MODALITIES}
         )
-        self.scales = DominantScales(blocks)
-        self.hyper_modality = HyperModality(blocks)
+        self.scales = ScalesWithPositions(blocks)
+        self.hyper_modality = ReleasedHyperModality(blocks)
         self.fusion = FusionTransformer(blocks)
         self.head = nn.Linear(config.width, 1)
         self._start()
@@ -115,30 +113,8 @@ class ALMT(BaselineMethod):
         sentiment = self.head(fused[:, 0]).squeeze(-1)
         return Prediction(sentiment, {"hyper": hyper, "scales": scales})
 
-    def losses(self, item: Item) -> dict[str, Tensor]:
+    def losses(self, step: Step) -> dict[str, Tensor]:
         """The squared error of the sentiment, and nothing else."""
-        output = item.forward(item.erased.batch)
-        error = mse_loss(output.sentiment, item.labels)
+        output = step.forward(step.erased.batch)
+        error = mse_loss(output.sentiment, step.labels)
         return {"sentiment": error, "total": error}
-
-
-ALMT_PRESETS = settings(
-    ALMTConfig(),
-    TrainConfig(
-        learning_rate=1e-4,
-        weight_decay=1e-4,
-        schedule="released",
-        clip=0.0,
-        patience=32,
-    ),
-    {
-        "mosei": ({"fusion_depth": 4}, {}),
-        "sims": ({"fusion_depth": 4}, {}),
-        "mini": (
-            {"width": 32, "heads": 2, "head_width": 16, "ffn_width": 64}
-            | {"hyper_heads": 2},
-            {"epochs": 40, "learning_rate": 2e-3, "weight_decay": 0.3}
-            | {"schedule": "steps", "clip": 1.0, "patience": 40, "ema": 0.99},
-        ),
-    },
-)

@@ -17,9 +17,14 @@ from torch.nn.functional import l1_loss
 
 from lnln.data.batch import Batch
 from lnln.data.errors import SettingsError
-from lnln.models.baselines.common import BaselineMethod, Prediction, settings
-from lnln.models.config import ModelConfig, TrainConfig
-from lnln.models.method import Item, Recipe
+from lnln.models.method import (
+    Method,
+    ModelConfig,
+    Optimisation,
+    Prediction,
+    Recipe,
+    Step,
+)
 
 SCALE = 8.0
 
@@ -78,7 +83,7 @@ class CrossModalEnhancement(nn.Module):
         return shift
 
 
-class CENET(BaselineMethod):
+class CENET(Method):
     """The network.
 
     Args:
@@ -91,6 +96,7 @@ class CENET(BaselineMethod):
 
     shareable = True
     config: CENETConfig
+    config_type = CENETConfig
 
     def __init__(
         self, config: CENETConfig, architecture: dict[str, Any] | None = None
@@ -140,12 +146,12 @@ class CENET(BaselineMethod):
             self._batch = None
         return Prediction(self.head(text[:, 0]).squeeze(-1), {})
 
-    def losses(self, item: Item) -> dict[str, Tensor]:
+    def losses(self, step: Step) -> dict[str, Tensor]:
         """The absolute error of the sentiment, and nothing else."""
-        error = l1_loss(item.forward(item.erased.batch).sentiment, item.labels)
+        error = l1_loss(step.forward(step.erased.batch).sentiment, step.labels)
         return {"sentiment": error, "total": error}
 
-    def recipe(self, train: TrainConfig) -> Recipe:
+    def recipe(self, train: Optimisation) -> Recipe:
         """Adam; biases and LayerNorms outside of the enhancement do not decay."""
         decayed: list[Tensor] = []
         plain: list[Tensor] = []
@@ -167,27 +173,3 @@ class CENET(BaselineMethod):
             epsilon=self.config.epsilon,
             clip_norm=self.config.clip_norm,
         )
-
-
-CENET_PRESETS = settings(
-    CENETConfig(),
-    TrainConfig(
-        batch_size=64,
-        learning_rate=1e-5,
-        weight_decay=1e-4,
-        schedule="constant",
-        clip=0.0,
-        patience=8,
-    ),
-    {
-        "mosei": ({"epsilon": 1e-8}, {}),
-        "sims": (
-            {"epsilon": 2e-8},
-            {"batch_size": 32, "learning_rate": 2e-6, "weight_decay": 0.0},
-        ),
-        "mini": (
-            {"freeze_embeddings": False},
-            {"learning_rate": 1e-3, "batch_size": 32, "epochs": 40, "patience": 40},
-        ),
-    },
-)

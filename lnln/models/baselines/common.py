@@ -2,54 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
-
-from lnln.models.config import PRESETS, ModelConfig, Preset, TrainConfig
-from lnln.models.encoder import TextEncoder
-from lnln.models.method import Method
-
-#: A method's configuration and training settings for one data set.
-Setting = tuple[ModelConfig, TrainConfig]
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a compared method's forward pass gives.
-
-    Attributes:
-        sentiment: (B,) prediction y-hat.
-        extras: features and further predictions, by name, for the loss and plots.
-    """
-
-    sentiment: Tensor
-    extras: dict[str, Any]
-
-
-class BaselineMethod(Method):
-    """A compared method: a text encoder first, the rest in the subclass.
-
-    Args:
-        config: sizes and settings of the method.
-        architecture: see `TextEncoder`; for loading checkpoints.
-    """
-
-    def __init__(
-        self, config: ModelConfig, architecture: dict[str, Any] | None = None
-    ) -> None:
-        super().__init__()
-        self.config = config
-        self.text_encoder = TextEncoder(
-            config.encoder, config.text_length, architecture
-        )
-
-    def beyond_encoder(self) -> int:
-        """Number of parameters outside of the text encoder."""
-        inside = sum(p.numel() for p in self.text_encoder.parameters())
-        return sum(p.numel() for p in self.parameters()) - inside
 
 
 class LastState(nn.Module):
@@ -91,38 +49,6 @@ def split_by_decay(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
     return decayed, plain
 
 
-def settings(
-    config: ModelConfig,
-    train: TrainConfig,
-    changes: dict[str, tuple[dict[str, Any], dict[str, Any]]],
-) -> dict[str, Setting]:
-    """A method's settings for all data sets, from those for MOSI and what differs.
-
-    Args:
-        config, train: for MOSI.
-        changes: {data set: (fields of the configuration, fields of the training)}.
-
-    Returns:
-        {data set: (configuration with that data set's sizes and encoder, training)}.
-    """
-    found: dict[str, Setting] = {}
-    for name, preset in PRESETS.items():
-        own, training = changes.get(name, ({}, {}))
-        sizes = {
-            field: getattr(preset.model, field)
-            for field in ModelConfig.__dataclass_fields__
-            if field != "method"
-        }
-        found[name] = (replace(config, **sizes, **own), replace(train, **training))
-    return found
-
-
-def preset_of(name: str, setting: Setting) -> Preset:
-    """A method's setting in the form that the trainer takes."""
-    model, train = setting
-    return Preset(f"{name}-{model.method}", model, PRESETS[name].loss, train)
-
-
 def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
     """(B, T, d) and (B, T) bool to (B, d), the mean over real positions."""
     weight = mask[..., None].to(features.dtype)
@@ -150,3 +76,108 @@ def cmd(x: Tensor, y: Tensor, moments: int) -> Tensor:
         a, b = ((z - z.mean(dim=0)).pow(k).mean(dim=0) for z in (x, y))
         total = total + distance(a, b)
     return total
+
+
+@dataclass(frozen=True)
+class Dropouts:
+    """Dropout of the attention weights, hidden layer, updates and embedded input."""
+
+    attention: float = 0.0
+    hidden: float = 0.0
+    update: float = 0.0
+    embedding: float = 0.0
+
+
+class CrossEncoder(nn.Module):
+    """Pre-norm layers in which one stream attends to itself or to another one.
+
+    Keys and values stay the embedded other stream in every layer; one LayerNorm serves
+    queries, keys and values. Padding is not masked.
+
+    Args:
+        width, heads, layers: sizes.
+        dropouts: see `Dropouts`.
+        positions: add sinusoidal positions, except where the first channel is 0.
+        causal: query i sees key j only if j <= i + |T_k - T_q|.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        layers: int,
+        dropouts: Dropouts,
+        *,
+        positions: bool = False,
+        causal: bool = True,
+    ) -> None:
+        super().__init__()
+        self.width, self.positions, self.causal = width, positions, causal
+        self.embedding_dropout = nn.Dropout(dropouts.embedding)
+        self.layers = nn.ModuleList(
+            _Layer(width, heads, dropouts) for _ in range(layers)
+        )
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor, source: Tensor | None = None) -> Tensor:
+        """(B, T_q, d) queries and (B, T_k, d) keys, or themselves, to (B, T_q, d)."""
+        mask = None
+        if self.causal:
+            keys = x.shape[1] if source is None else source.shape[1]
+            mask = causal_mask(x.shape[1], keys).to(x.device)
+        x = self._embed(x)
+        source = None if source is None else self._embed(source)
+        for layer in self.layers:
+            x = layer(x, source, mask)
+        normed: Tensor = self.norm(x)
+        return normed
+
+    def _embed(self, x: Tensor) -> Tensor:
+        scaled = self.width**0.5 * x
+        if self.positions:
+            table = sinusoids(x.shape[1], self.width).to(x)
+            scaled = scaled + table * x[..., :1].ne(0)
+        embedded: Tensor = self.embedding_dropout(scaled)
+        return embedded
+
+
+class _Layer(nn.Module):
+    def __init__(self, width: int, heads: int, dropouts: Dropouts) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(
+            width, heads, dropouts.attention, batch_first=True
+        )
+        self.norm_hidden = nn.LayerNorm(width)
+        self.hidden = nn.Linear(width, 4 * width)
+        self.output = nn.Linear(4 * width, width)
+        self.hidden_dropout = nn.Dropout(dropouts.hidden)
+        self.update_dropout = nn.Dropout(dropouts.update)
+        for linear in (self.attention.out_proj, self.hidden, self.output):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor, source: Tensor | None, mask: Tensor | None) -> Tensor:
+        q = self.norm(x)
+        k = q if source is None else self.norm(source)
+        update, _ = self.attention(q, k, k, attn_mask=mask, need_weights=False)
+        x = x + self.update_dropout(update)
+        inner = self.hidden_dropout(self.hidden(self.norm_hidden(x)).relu())
+        return x + self.update_dropout(self.output(inner))
+
+
+def causal_mask(queries: int, keys: int) -> Tensor:
+    """(T_q, T_k) bool, True where a query may *not* look."""
+    offset = abs(keys - queries)
+    later = torch.arange(keys) > torch.arange(queries)[:, None] + offset
+    return later
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """(T, d) positions 1 to T: sines in the first half of the width, then cosines."""
+    half = width // 2
+    rates = 10000 ** (-torch.arange(half) / max(half - 1, 1))
+    angles = torch.arange(1, length + 1)[:, None] * rates
+    table = torch.zeros(length, width)
+    table[:, :half], table[:, half : 2 * half] = angles.sin(), angles.cos()
+    return table

@@ -17,16 +17,15 @@ from torch.nn.functional import mse_loss
 from torch.nn.utils.rnn import pad_packed_sequence
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.baselines.common import (
-    BaselineMethod,
+from lnln.models.baselines.common import cmd, masked_mean, packed
+from lnln.models.method import (
+    Method,
+    ModelConfig,
+    Optimisation,
     Prediction,
-    cmd,
-    masked_mean,
-    packed,
-    settings,
+    Recipe,
+    Step,
 )
-from lnln.models.config import ModelConfig, TrainConfig
-from lnln.models.method import Item, Recipe
 
 MOMENTS = 5
 
@@ -75,7 +74,7 @@ class TwoLayerLSTM(nn.Module):
         return torch.cat([last[0], later[0], last[1], later[1]], dim=-1)
 
 
-class MISA(BaselineMethod):
+class MISA(Method):
     """The network.
 
     Args:
@@ -84,6 +83,7 @@ class MISA(BaselineMethod):
     """
 
     config: MISAConfig
+    config_type = MISAConfig
 
     def __init__(
         self, config: MISAConfig, architecture: dict[str, Any] | None = None
@@ -142,15 +142,15 @@ class MISA(BaselineMethod):
         extras = {"vectors": u, "private": p, "shared": s, "reconstructed": again}
         return Prediction(sentiment, extras)
 
-    def losses(self, item: Item) -> dict[str, Tensor]:
+    def losses(self, step: Step) -> dict[str, Tensor]:
         """Task, difference, similarity and reconstruction terms."""
-        output, c = item.forward(item.erased.batch), self.config
+        output, c = step.forward(step.erased.batch), self.config
         u, p, s, again = (
             output.extras[name]
             for name in ("vectors", "private", "shared", "reconstructed")
         )
         terms = {
-            "sentiment": mse_loss(output.sentiment, item.labels),
+            "sentiment": mse_loss(output.sentiment, step.labels),
             "difference": sum(
                 (difference(p[m], s[m]) for m in MODALITIES), torch.zeros(())
             )
@@ -175,7 +175,7 @@ class MISA(BaselineMethod):
         )
         return terms
 
-    def recipe(self, train: TrainConfig) -> Recipe:
+    def recipe(self, train: Optimisation) -> Recipe:
         """One Adam group at a constant rate, gradients of two batches summed."""
         return Recipe(
             [
@@ -211,32 +211,3 @@ def difference(x: Tensor, y: Tensor) -> Tensor:
         return z / (z.norm(dim=1, keepdim=True).detach() + 1e-6)
 
     return (normalised(x).T @ normalised(y)).pow(2).mean()
-
-
-MISA_PRESETS = settings(
-    MISAConfig(),
-    TrainConfig(
-        batch_size=16,
-        learning_rate=1e-4,
-        weight_decay=0.0,
-        schedule="constant",
-        clip=0.0,
-        patience=8,
-    ),
-    {
-        "mosei": (
-            {"dropout": 0.5, "difference": 0.3, "similarity": 0.8},
-            {"batch_size": 64},
-        ),
-        "sims": (
-            {"dropout": 0.0, "difference": 0.3, "similarity": 1.0}
-            | {"reconstruction": 0.8, "clip_value": 1.0},
-            {"batch_size": 64},
-        ),
-        "mini": (
-            {"width": 32, "ffn_width": 64},
-            {"learning_rate": 3e-4, "weight_decay": 1e-3, "ema": 0.99}
-            | {"epochs": 30, "patience": 30},
-        ),
-    },
-)

@@ -19,9 +19,15 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, normalize
 
 from lnln.data.batch import Batch
-from lnln.models.baselines.common import BaselineMethod, Prediction, packed, settings
-from lnln.models.config import ModelConfig, TrainConfig
-from lnln.models.method import Item, Recipe
+from lnln.models.baselines.common import packed
+from lnln.models.method import (
+    Method,
+    ModelConfig,
+    Optimisation,
+    Prediction,
+    Recipe,
+    Step,
+)
 
 ENTROPY_WIDTH = 4
 
@@ -112,7 +118,7 @@ def info_nce(vectors: Tensor, predicted: Tensor) -> Tensor:
     return -(scores.diagonal() - scores.logsumexp(dim=1)).mean()
 
 
-class MMIM(BaselineMethod):
+class MMIM(Method):
     """The network.
 
     Args:
@@ -121,6 +127,7 @@ class MMIM(BaselineMethod):
     """
 
     config: MMIMConfig
+    config_type = MMIMConfig
 
     def __init__(
         self, config: MMIMConfig, architecture: dict[str, Any] | None = None
@@ -158,31 +165,31 @@ class MMIM(BaselineMethod):
         z = self.fuse(torch.cat([x["l"], x["a"], x["v"]], dim=-1))
         return Prediction(self.head(z).squeeze(-1), {"vectors": x, "fused": z})
 
-    def losses(self, item: Item) -> dict[str, Tensor]:
+    def losses(self, step: Step) -> dict[str, Tensor]:
         """Stage 1: the predictors' score. Stage 2: the task and both bounds."""
-        output = item.forward(item.erased.batch)
+        output = step.forward(step.erased.batch)
         x, z = output.extras["vectors"], output.extras["fused"]
         score = sum(
             (self.estimators[m].score(x["l"], x[m]) for m in "va"),
             torch.zeros_like(output.sentiment[0]),
         )
-        if item.stage == 1:
+        if step.stage == 1:
             return {"score": -score, "total": -score}
         c = self.config
-        error = l1_loss(output.sentiment, item.labels)
+        error = l1_loss(output.sentiment, step.labels)
         nce = torch.stack([info_nce(x[m], self.predict[m](z)) for m in "lva"]).sum()
         total = error + c.fusion_weight * nce - c.input_weight * score
-        entropy = self._entropy(x, item)
-        if item.step >= 2:
+        entropy = self._entropy(x, step)
+        if step.number >= 2:
             total = total - c.input_weight * entropy
         return {"sentiment": error, "fusion": nce, "input": -score, "total": total}
 
-    def _entropy(self, x: dict[str, Tensor], item: Item) -> Tensor:
-        if item.step == 0:
+    def _entropy(self, x: dict[str, Tensor], step: Step) -> Tensor:
+        if step.number == 0:
             self._rows = {}
         entropy = torch.zeros_like(x["l"][0, 0])
         for m in "va":
-            rows = self.estimators[m].rows(x[m], item.labels)
+            rows = self.estimators[m].rows(x[m], step.labels)
             if m in self._rows:
                 joined = map(torch.cat, zip(rows, self._rows[m], strict=True))
                 determinants = [log_determinant(side) for side in joined]
@@ -194,7 +201,7 @@ class MMIM(BaselineMethod):
         """Which stage trains a parameter."""
         return 1 if name.startswith("estimators") else 2
 
-    def recipe(self, train: TrainConfig) -> Recipe:
+    def recipe(self, train: Optimisation) -> Recipe:
         """Adam, the encoder slower; two stages an epoch."""
         encoder = [p for p in self.text_encoder.parameters() if p.requires_grad]
         rest = [
@@ -214,20 +221,3 @@ class MMIM(BaselineMethod):
             stages=2,
             first_share=self.config.first_share,
         )
-
-
-MMIM_PRESETS = settings(
-    MMIMConfig(),
-    TrainConfig(
-        batch_size=32,
-        learning_rate=1e-3,
-        weight_decay=1e-4,
-        schedule="constant",
-        clip=0.0,
-        patience=8,
-    ),
-    {
-        "mosei": ({"first_share": 0.5}, {}),
-        "mini": ({"encoder_rate": 1.0}, {"epochs": 30, "patience": 30}),
-    },
-)

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from lnln.data.batch import Batch
-from lnln.models.baselines.common import (
-    BaselineMethod,
-    LastState,
+from lnln.models.baselines.common import LastState, split_by_decay
+from lnln.models.method import (
+    Method,
+    ModelConfig,
+    Optimisation,
     Prediction,
-    settings,
-    split_by_decay,
+    Recipe,
+    Step,
 )
-from lnln.models.config import ModelConfig, TrainConfig
-from lnln.models.method import Item, Recipe
 
 TASKS = ("f", "l", "a", "v")  # fused, then each modality
 EPSILON = 1e-8
@@ -128,7 +128,7 @@ class LabelBank:
             self.state[f"labels.{s}"][index] = torch.where(moved.isnan(), old, moved)
 
 
-class LabelGenerating(BaselineMethod):
+class LabelGenerating(Method):
     """A method that is trained with generated labels of each modality.
 
     Subclasses set `heads` and define `forward`, whose extras hold "features" and
@@ -161,15 +161,15 @@ class LabelGenerating(BaselineMethod):
         answers = {s: answer for s, (_, answer) in found.items()}
         return Prediction(answers["f"], {"features": features, "answers": answers})
 
-    def losses(self, item: Item) -> dict[str, Tensor]:
+    def losses(self, step: Step) -> dict[str, Tensor]:
         """Weighted absolute errors of the four answers against their labels."""
         assert self.bank is not None, "begin() comes first"
-        output = item.forward(item.erased.batch)
+        output = step.forward(step.erased.batch)
         self._features = output.extras["features"]
-        fused = self.bank.labels("f", item.index)
+        fused = self.bank.labels("f", step.index)
         terms = {}
         for s in TASKS:
-            y = self.bank.labels(s, item.index)
+            y = self.bank.labels(s, step.index)
             weight = 1.0 if s == "f" else (y - fused).abs().tanh()
             terms[s] = (weight * (output.extras["answers"][s] - y).abs()).mean()
         total = sum(terms.values(), torch.zeros_like(terms["f"]))
@@ -181,10 +181,10 @@ class LabelGenerating(BaselineMethod):
         widths = dict(zip(TASKS, self.config.heads, strict=True))
         self.bank = LabelBank(labels, widths, self.config.limit)
 
-    def after_backward(self, item: Item) -> None:
+    def after_backward(self, step: Step) -> None:
         """Generate labels from the features of this batch."""
         assert self.bank is not None
-        self.bank.update(self._features, item.index, item.epoch)
+        self.bank.update(self._features, step.index, step.epoch)
 
     def memory(self) -> dict[str, Tensor]:
         """The label bank."""
@@ -196,7 +196,7 @@ class LabelGenerating(BaselineMethod):
         for name, value in memory.items():
             self.bank.state[name] = value.to(self.bank.state[name].device)
 
-    def recipe(self, train: TrainConfig) -> Recipe:
+    def recipe(self, train: Optimisation) -> Recipe:
         """Adam with five groups, gradients of several batches summed."""
         c = self.config
         decayed, plain = split_by_decay(self.text_encoder)
@@ -229,6 +229,7 @@ class SelfMM(LabelGenerating):
     """
 
     config: SelfMMConfig
+    config_type = SelfMMConfig
 
     def __init__(
         self, config: SelfMMConfig, architecture: dict[str, Any] | None = None
@@ -255,32 +256,3 @@ class SelfMM(LabelGenerating):
             x[m] = part["project"](state)
         x["f"] = torch.cat([x["l"], x["a"], x["v"]], dim=-1)
         return self.answer(x)
-
-
-SELF_MM_PRESETS = settings(
-    SelfMMConfig(),
-    TrainConfig(
-        batch_size=16,
-        learning_rate=1e-3,
-        weight_decay=1e-3,
-        schedule="constant",
-        clip=0.0,
-        patience=8,
-    ),
-    {
-        "mosei": (
-            {"dropouts": (0.1, 0.0, 0.0, 0.0), "rates": (0.05, 5.0, 0.1)}
-            | {"decays": (1e-3, 0.0, 0.0)},
-            {"batch_size": 32, "weight_decay": 1e-2},
-        ),
-        "sims": (
-            {"states": (16, 64), "heads": (128, 64, 16, 32), "limit": 1.0}
-            | {"decays": (1e-3, 1e-2, 1e-2)},
-            {"batch_size": 32},
-        ),
-        "mini": (
-            {"rates": (1.0, 1.0, 1.0), "accumulate": 1},
-            {"learning_rate": 1e-3, "epochs": 40, "patience": 40},
-        ),
-    },
-)

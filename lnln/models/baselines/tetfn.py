@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from lnln.data.batch import Batch
-from lnln.models.baselines.common import Prediction, settings
-from lnln.models.baselines.cross import CrossEncoder, Dropouts
+from lnln.models.baselines.common import CrossEncoder, Dropouts
 from lnln.models.baselines.self_mm import LabelGenerating
-from lnln.models.config import ModelConfig, TrainConfig
+from lnln.models.method import ModelConfig, Prediction
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ class TETFN(LabelGenerating):
     """
 
     config: TETFNConfig
+    config_type = TETFNConfig
 
     def __init__(
         self, config: TETFNConfig, architecture: dict[str, Any] | None = None
@@ -167,38 +167,3 @@ def pool(frames: Tensor, steps: int) -> Tensor:
         frames = torch.cat([frames, frames[:, -1:].expand(-1, copies, -1)], dim=1)
     frames = frames[:, : window * steps]
     return frames.unflatten(1, (-1, window)).mean(dim=2)[:, :steps]
-
-
-TETFN_PRESETS = settings(
-    TETFNConfig(),
-    TrainConfig(
-        batch_size=64,
-        learning_rate=3e-4,
-        weight_decay=1e-2,
-        schedule="constant",
-        clip=0.0,
-        patience=8,
-    ),
-    {
-        "mosei": (
-            {"states": (32, 32), "hidden_dropout": 0.1, "embedding_dropout": 0.1}
-            | {"update_dropout": 0.0, "heads": (64, 64, 32, 16)}
-            | {"dropouts": (0.0, 0.1, 0.0, 0.1), "rates": (0.3, 10.0, 50.0)}
-            | {"decays": (1e-3, 0.0, 1e-3)},
-            {"batch_size": 32, "learning_rate": 1e-4},
-        ),
-        "sims": (
-            {"kernels": (3, 5), "attention_dropouts": (0.0, 0.1, 0.0)}
-            | {"hidden_dropout": 0.1, "update_dropout": 0.0}
-            | {"heads": (64, 64, 16, 32), "dropouts": (0.1, 0.0, 0.0, 0.0)}
-            | {"rates": (0.01, 1.0, 1 / 6), "decays": (1e-3, 0.0, 1e-2)},
-            {"learning_rate": 3e-3, "weight_decay": 1e-3},
-        ),
-        "mini": (
-            {"width": 20, "rates": (1.0, 1.0, 1.0), "decays": (1e-3, 1e-3, 1e-3)}
-            | {"accumulate": 1},
-            {"learning_rate": 1e-3, "weight_decay": 1e-3, "epochs": 25}
-            | {"patience": 25},
-        ),
-    },
-)

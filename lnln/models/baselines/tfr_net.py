@@ -21,16 +21,20 @@ from torch.nn.utils.rnn import pad_packed_sequence
 
 from lnln.data.batch import MODALITIES, Batch
 from lnln.models.baselines.common import (
-    BaselineMethod,
-    Prediction,
+    CrossEncoder,
+    Dropouts,
     cmd,
     packed,
-    settings,
     split_by_decay,
 )
-from lnln.models.baselines.cross import CrossEncoder, Dropouts
-from lnln.models.config import ModelConfig, TrainConfig
-from lnln.models.method import Item, Recipe
+from lnln.models.method import (
+    Method,
+    ModelConfig,
+    Optimisation,
+    Prediction,
+    Recipe,
+    Step,
+)
 
 TEMPORAL_HEADS, MOMENTS = 25, 3
 
@@ -106,7 +110,7 @@ class GatedFusion(nn.Module):
         return vector
 
 
-class TFRNet(BaselineMethod):
+class TFRNet(Method):
     """The network.
 
     Args:
@@ -115,6 +119,7 @@ class TFRNet(BaselineMethod):
     """
 
     config: TFRNetConfig
+    config_type = TFRNetConfig
 
     def __init__(
         self, config: TFRNetConfig, architecture: dict[str, Any] | None = None
@@ -237,14 +242,14 @@ class TFRNet(BaselineMethod):
             for m, x in features.items()
         }
 
-    def losses(self, item: Item) -> dict[str, Tensor]:
+    def losses(self, step: Step) -> dict[str, Tensor]:
         """The absolute error and, from epoch 2, the reconstruction of the removed."""
-        output = item.forward(item.erased.batch)
-        error = l1_loss(output.sentiment, item.labels)
+        output = step.forward(step.erased.batch)
+        error = l1_loss(output.sentiment, step.labels)
         terms = {"sentiment": error, "total": error}
-        if item.epoch == 1:
+        if step.epoch == 1:
             return terms
-        complete, c = item.complete, self.config
+        complete, c = step.complete, self.config
         targets = {
             "l": self.text_encoder(complete.tokens, complete.token_lengths),
             "a": complete.audio,
@@ -254,7 +259,7 @@ class TFRNet(BaselineMethod):
         parts = zip(MODALITIES, c.reconstruction, strict=True)
         reconstruction = torch.zeros_like(error)
         for m, weight in parts:
-            removed = complete.mask(m) & ~item.erased.kept[m]
+            removed = complete.mask(m) & ~step.erased.kept[m]
             if bool(removed.any()):
                 loss = removal_loss(estimates[m], targets[m], removed, c.similarity)
                 reconstruction = reconstruction + weight * loss
@@ -264,7 +269,7 @@ class TFRNet(BaselineMethod):
             "total": error + reconstruction,
         }
 
-    def recipe(self, train: TrainConfig) -> Recipe:
+    def recipe(self, train: Optimisation) -> Recipe:
         """Adam with three groups, clipped by value."""
         c = self.config
         decayed, plain = split_by_decay(self.text_encoder)
@@ -308,34 +313,3 @@ def removal_loss(
     error = smooth_l1_loss(a, b, reduction="sum")
     moments = cmd(a.flatten(0, 1), b.flatten(0, 1), MOMENTS)
     return (error + similarity * moments) / (count + 1e-4)
-
-
-TFR_NET_PRESETS = settings(
-    TFRNetConfig(),
-    TrainConfig(
-        batch_size=24,
-        learning_rate=1e-3,
-        weight_decay=1e-3,
-        schedule="constant",
-        clip=0.0,
-        patience=6,
-    ),
-    {
-        "mosei": (
-            {"reconstruction": (5e-6, 2e-6, 2e-5), "encoder_rate": 0.005},
-            {"learning_rate": 2e-3},
-        ),
-        "sims": (
-            {"reconstruction": (1.0, 0.01, 0.0001), "encoder_rate": 0.005}
-            | {"cross_layers": 2, "hidden_dropout": 0.0, "embedding_dropout": 0.1}
-            | {"classifier_dropout": 0.1},
-            {"batch_size": 16, "learning_rate": 2e-3},
-        ),
-        "mini": (
-            {"width": 12, "cross_layers": 1, "self_layers": 1, "temporal_layers": 1}
-            | {"states": (12, 8, 12), "classifier": 32, "encoder_rate": 1.0}
-            | {"reconstruction": (0.1, 0.1, 0.1)},
-            {"batch_size": 32, "epochs": 20, "patience": 20},
-        ),
-    },
-)
