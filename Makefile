@@ -57,6 +57,7 @@ lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 clean:  ## delete what was built (not .venv)
 	rm -rf _build .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -17,6 +17,7 @@ from lnln.data.batch import (
     Standardizer,
 )
 from lnln.data.mmsa.reader import read_mmsa, write_mmsa
+from lnln.data.opening import open_data
 from lnln.data.simulated.corpus import posterior, simulate
 from lnln.evaluation.limits import bayes_limit
 from lnln.evaluation.linear import fit_linear
@@ -40,7 +41,7 @@ from lnln.models import build_model
 from lnln.models.encoder import EncoderConfig
 from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
 from lnln.models.method import LossWeights, Output
-from lnln.teaching.study import Study, open_data, open_study
+from lnln.teaching.study import Study, open_study
 from lnln.teaching.trial import Trial, try_method
 from lnln.training.checkpoint import (
     CheckpointError,
@@ -51,6 +52,8 @@ from lnln.training.checkpoint import (
 )
 from lnln.training.loop import train
 from lnln.training.metrics import evaluate_predictions, laziness, majority_floor
+from lnln.training.presets import PRESETS
+from lnln.training.settings import Preset, TrainConfig
 
 __all__ = [
     "LNLN",

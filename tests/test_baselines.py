@@ -14,18 +14,13 @@ from lnln.cli.main import main
 from lnln.data.batch import CLS, SEP, UNK, Batch
 from lnln.models import METHODS, TITLES, build_model
 from lnln.models.baselines.cenet import CENET
-from lnln.models.baselines.common import (
-    CrossEncoder,
-    Dropouts,
-    causal_mask,
-    cmd,
-)
-from lnln.models.baselines.misa import difference
+from lnln.models.baselines.misa import cmd, difference
 from lnln.models.baselines.mmim import Estimator, info_nce, log_determinant
 from lnln.models.baselines.self_mm import TASKS, LabelBank
 from lnln.models.baselines.tetfn import pool
 from lnln.models.baselines.tfr_net import removal_loss
 from lnln.models.encoder import EncoderConfig
+from lnln.models.layers import CrossEncoder, Dropouts, causal_mask
 from lnln.models.method import Method, Step
 from lnln.training.loop import learning_rate
 from lnln.training.presets import preset_for

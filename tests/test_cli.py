@@ -11,9 +11,10 @@ import pytest
 
 import lnln
 import lnln.training.loop
-from lnln import Preset, cli_train, load_pretrained, open_data
+from lnln import Preset, load_pretrained, open_data
+from lnln.cli import train as cli_train
 from lnln.cli.main import main
-from lnln.training.outline import disk_of
+from lnln.training.run import disk_of
 
 
 def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ import torch
 import lnln
 from lnln.cli.main import main
 from lnln.data.batch import DataError
+from lnln.data.opening import Source, open_source
 from lnln.evaluation import tables as compare
 from lnln.evaluation.sweep import load_record
 from lnln.evaluation.tables import (
@@ -27,7 +28,7 @@ from lnln.evaluation.tables import (
 )
 from lnln.models import TITLES
 from lnln.paper import grid as grids
-from lnln.paper.grid import Cell, Source, cells_of, open_source, run_grid
+from lnln.paper.grid import Cell, cells_of, run_grid
 from lnln.training.checkpoint import CheckpointError, write_tensors
 from lnln.training.presets import preset_for
 from lnln.training.settings import with_train

@@ -10,26 +10,19 @@ import pytest
 import torch
 
 import lnln
-from lnln import (
-    Dataset,
-    erase,
-    evaluation,
-    fixed_rates,
-    grid,
-    released,
-    simulate,
-    split_uniforms,
-    study,
-    training,
-    trial,
-)
-from lnln import cli as commands
+from lnln import Dataset, erase, fixed_rates, simulate, split_uniforms
+from lnln.cli import main as commands
 from lnln.cli.main import main
 from lnln.data.errors import SettingsError
+from lnln.data.opening import Source
+from lnln.evaluation import sweep as evaluation
 from lnln.evaluation.linear import fit_linear
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.missing.erasing import Uniforms
-from lnln.paper.grid import Cell, Source, run_cell
+from lnln.paper import grid, released
+from lnln.paper.grid import Cell, run_cell
+from lnln.teaching import study, trial
+from lnln.training import loop as training
 from lnln.training.checkpoint import Predictions
 from lnln.training.devices import DeviceMemoryError, resolve_device
 from lnln.training.presets import PRESETS

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lnln.training.distributed import Processes
+from lnln.training.devices import Processes
 
 COMMAND = "train --preset mini --train-size 70 --epochs 2 --seed 5 --quiet --device cpu"
 

@@ -15,10 +15,11 @@ from lnln.cli.train import (
     source_for,
 )
 from lnln.data.batch import Dataset
+from lnln.data.opening import open_source
 from lnln.evaluation.tables import adapted, write_tables
 from lnln.models import TITLES
 from lnln.models.encoder import EncoderConfig
-from lnln.paper.grid import cells_of, open_source, run_grid
+from lnln.paper.grid import cells_of, run_grid
 from lnln.training.presets import PRESETS, preset_for
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from lnln.cli.report import describe, said
 from lnln.cli.train import add_reading_options, reading_of, seed_number
-from lnln.data.mmsa.convert import convert, record_path
-from lnln.data.mmsa.reader import read_mmsa, write_mmsa
+from lnln.data.mmsa.reader import convert, read_mmsa, record_path, write_mmsa
 from lnln.data.simulated.corpus import simulate
 
 if TYPE_CHECKING:

@@ -25,13 +25,13 @@ from lnln.cli.train import (
 )
 from lnln.data.batch import Dataset, Reading
 from lnln.data.errors import UserError
+from lnln.data.opening import open_data, recorded_reading
 from lnln.data.simulated.corpus import simulate
 from lnln.evaluation import sweep as ev
 from lnln.evaluation.linear import fit_linear
 from lnln.evaluation.plots import robustness_figure, save_figure
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
-from lnln.teaching.study import open_data, recorded_reading
 from lnln.training.checkpoint import load_model, load_pretrained
 from lnln.training.presets import PRESETS
 

@@ -15,9 +15,10 @@ from lnln.cli.report import said
 from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
 from lnln.data.errors import SettingsError
+from lnln.data.opening import Source, open_source
 from lnln.evaluation.tables import adapted
 from lnln.paper import printed as paper
-from lnln.paper.grid import Source, cells_of, open_source, run_grid
+from lnln.paper.grid import cells_of, run_grid
 from lnln.paper.reproduce import (
     ITEMS,
     compare_settings,

@@ -12,15 +12,15 @@ from lnln.cli.report import said
 from lnln.data.batch import Reading
 from lnln.data.errors import SettingsError
 from lnln.data.mmsa.labels import LIMITS
+from lnln.data.opening import Source, open_source
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.models import TITLES
 from lnln.models.encoder import EncoderConfig
 from lnln.models.method import PARTS, RELEASED_CHOICES, ModelConfig, Variant
-from lnln.paper.grid import Source, open_source
-from lnln.training.distributed import is_first
+from lnln.training.devices import is_first
 from lnln.training.loop import train
-from lnln.training.outline import outline
 from lnln.training.presets import PRESETS, as_released, preset_for
+from lnln.training.run import outline
 from lnln.training.settings import MASKS, SCHEDULES, SELECTIONS, Preset, with_train
 
 if TYPE_CHECKING:

@@ -368,3 +368,14 @@ class Method(nn.Module):
         unknown = torch.full_like(sentiment[0], torch.nan)
         told = [getattr(output, "completeness", unknown) for output in outputs]
         return sentiment, torch.stack(told)
+
+
+def split_by_decay(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
+    """A text encoder's weights, and its biases and LayerNorms, which do not decay."""
+    decayed: list[Tensor] = []
+    plain: list[Tensor] = []
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            exempt = name.endswith("bias") or "LayerNorm" in name
+            (plain if exempt else decayed).append(parameter)
+    return decayed, plain

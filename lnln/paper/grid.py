@@ -11,19 +11,18 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from lnln.data.batch import DataError, Dataset, Reading
+from lnln.data.batch import Dataset
 from lnln.data.errors import MissingPackageError
+from lnln.data.opening import Source, open_source
 from lnln.evaluation import sweep as ev
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
-from lnln.teaching.study import open_data
 from lnln.training.checkpoint import Predictions, write_tensors
 from lnln.training.devices import resolve_device
 from lnln.training.loop import train
@@ -31,41 +30,6 @@ from lnln.training.settings import Preset, with_train
 
 # Seeds are set per process, so two cells must not run in threads of one.
 _ONE_AT_A_TIME = threading.Lock()
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where the data come from, so that every machine can open them itself.
-
-    Attributes:
-        spec, preset, train_size, seed, reading: see `study.open_data`.
-        sha256: what they must hash to; empty for anything.
-    """
-
-    spec: str
-    preset: str = "mini"
-    train_size: int | None = None
-    seed: int = 0
-    sha256: str = ""
-    reading: Reading = Reading()
-
-
-@lru_cache(maxsize=1)
-def open_source(source: Source) -> Dataset:
-    """Open the data, once a process.
-
-    Raises:
-        DataError: they are not the expected ones.
-    """
-    data = open_data(
-        source.spec, source.preset, source.train_size, source.seed, source.reading
-    )
-    if source.sha256 and data.sha256 != source.sha256:
-        raise DataError(
-            f"{source.spec}: SHA-256 of the content is {data.sha256}, not "
-            f"{source.sha256}; give every machine the same file"
-        )
-    return data
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from lnln.models import TITLES
 from lnln.paper import printed as paper
 from lnln.paper.ablation import FULL, ablations, folder_name
 from lnln.paper.grid import Cell
-from lnln.training.outline import disk_of, size
 from lnln.training.presets import PRESETS, preset_for
+from lnln.training.run import disk_of, size
 from lnln.training.settings import Preset
 
 #: The methods of Table 8.

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from lnln.data.batch import Batch, DataError, Dataset, Reading
-from lnln.data.errors import SettingsError
-from lnln.data.mmsa.reader import read_mmsa
-from lnln.data.simulated.corpus import simulate
+from lnln.data.batch import Batch, DataError, Dataset
+from lnln.data.opening import open_data, recorded_reading
 from lnln.data.simulated.lexicon import transcripts
 from lnln.models.lnln import LNLN
 from lnln.training.checkpoint import (
@@ -24,59 +21,6 @@ from lnln.training.devices import resolve_device
 
 #: The data that the shipped model was trained for.
 STORED = "simulated:mini"
-
-
-def open_data(
-    spec: str,
-    preset: str = "mini",
-    train_size: int | None = None,
-    seed: int = 0,
-    reading: Reading | None = None,
-) -> Dataset:
-    """Open data as the commands name them.
-
-    Args:
-        spec: "simulated", "simulated:mini", "simulated:full" or a file's path.
-        preset: "simulated" alone means size mini for preset mini, else full.
-        train_size, seed: of simulated data.
-        reading: what is said about a file; None: nothing.
-
-    Returns:
-        The dataset.
-
-    Raises:
-        DataError: the file is missing or faulty.
-        SettingsError: train_size is given for a file, or `reading` for simulated data.
-    """
-    kind, _, size = spec.partition(":")
-    reading = reading or Reading()
-    if kind == "simulated":
-        if reading.scheme or reading.transcripts or reading.valid_share:
-            raise SettingsError(
-                "--scheme, --transcripts and --valid-share are for files only"
-            )
-        size = size or ("mini" if preset == "mini" else "full")
-        return simulate(size, seed, train_size)
-    if train_size is not None:
-        raise SettingsError("--train-size is for simulated data only")
-    return read_mmsa(spec, **reading.to_dict())
-
-
-def recorded_reading(provenance: dict[str, Any], spec: str) -> Reading:
-    """How a run read its data, for opening the same data again.
-
-    Args:
-        provenance: of the run: what `record.json` or a checkpoint says of it.
-        spec: what is to be opened.
-
-    Returns:
-        What was said then. Of other data than the run's, only the encoder is known.
-    """
-    data = provenance["data"]
-    # Runs of earlier versions say the scheme only, which was decided otherwise.
-    reading = Reading(**data.get("reading", {"scheme": data["scheme"]}))
-    same = Path(spec).absolute() == Path(data["source"]).absolute()
-    return reading if same else Reading(encoder=reading.encoder)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lnln.data.files import data_dir
+from lnln.data.opening import open_data
 from lnln.evaluation.plots import robustness_figure
 from lnln.evaluation.sweep import Row, conditions, evaluate, read_csv, reference_rows
 from lnln.models import TITLES
-from lnln.teaching.study import STORED, Study, open_data
+from lnln.teaching.study import STORED, Study
 from lnln.training.checkpoint import load_model, read_tensors
 from lnln.training.loop import train
 from lnln.training.presets import preset_for

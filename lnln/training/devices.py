@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeVar
+
 import torch
+import torch.distributed as dist
+from torch import Tensor
 
 from lnln.data.errors import SettingsError, UserError
 
@@ -34,3 +42,110 @@ def resolve_device(name: torch.device | str = "auto") -> torch.device:
             + ", ".join(known)
         )
     return torch.device(name)
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes that train one model together.
+
+    Attributes:
+        rank: of this one, from 0.
+        count: how many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    def part(self, size: int) -> tuple[Tensor, float]:
+        """This process's part of a batch.
+
+        Args:
+            size: of the whole batch.
+
+        Returns:
+            The places of its utterances in the batch, and their weight: the share of
+            the batch. A batch that has fewer utterances than there are processes is
+            taken whole by all of them.
+        """
+        places = torch.arange(size)
+        if size < self.count:
+            return places, 1 / self.count
+        mine = places.tensor_split(self.count)[self.rank]
+        return mine, len(mine) / size
+
+    def average_gradients(self, parameters: Iterable[Tensor], weight: float) -> None:
+        """Replace gradients by their weighted sum over all processes.
+
+        Args:
+            parameters: those without a gradient are skipped; all processes must
+                have gradients of the same ones.
+            weight: of this process's gradients; over all processes they sum to 1.
+        """
+        if self.count == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([grad.flatten() for grad in grads]) * weight
+        dist.all_reduce(flat)
+        for grad, part in zip(
+            grads, flat.split([g.numel() for g in grads]), strict=True
+        ):
+            grad.copy_(part.view_as(grad))
+
+    def total(self, values: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The sums of scalars over all processes."""
+        if self.count > 1:
+            for name in sorted(values):
+                dist.all_reduce(values[name])
+        return values
+
+    def from_first(self, value: T) -> T:
+        """What the first process holds, for all; waits for it."""
+        if self.count == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+
+def launched() -> bool:
+    """Whether `torchrun` started this process with others."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def is_first() -> bool:
+    """Whether this is the process that speaks to the user."""
+    return not launched() or os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def processes(device: torch.device) -> Iterator[Processes]:
+    """Join the processes that `torchrun` started; alone without it.
+
+    Args:
+        device: of this process: NCCL connects CUDA devices, Gloo CPUs.
+    """
+    if not launched():
+        yield Processes()
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield Processes(dist.get_rank(), dist.get_world_size())
+    finally:
+        dist.destroy_process_group()
+
+
+def own_device(device: torch.device) -> torch.device:
+    """This process's GPU, where several processes share a machine with several GPUs."""
+    if device == torch.device("cuda") and launched():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    return device

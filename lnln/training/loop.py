@@ -36,8 +36,7 @@ from lnln.missing.erasing import (
 from lnln.missing.streams import stream, stream_seed
 from lnln.models.method import Step
 from lnln.training.checkpoint import checkpoint_name, save_model, write_json
-from lnln.training.devices import resolve_device
-from lnln.training.distributed import own_device, processes
+from lnln.training.devices import own_device, processes, resolve_device
 from lnln.training.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.training.run import Run, record_of, save_state, start_run
 from lnln.training.settings import Preset, TrainConfig

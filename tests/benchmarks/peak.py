@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from workload import BATCH, build, form, make_batch, training_step  # noqa: E402
+from workload import BATCH, build, make_batch, training_step  # noqa: E402
 
 
 def resident() -> float:
@@ -23,8 +23,7 @@ def resident() -> float:
 
 if __name__ == "__main__":
     name, variant, lengths = sys.argv[1:]
-    model, data = build(variant, "small"), make_batch(BATCH, lengths == "full")
+    model, data = build(variant, "small", name), make_batch(BATCH, lengths == "full")
     before = resident()
-    with form(name):
-        training_step(model, data)
+    training_step(name, model, data)
     print(resident() - before)

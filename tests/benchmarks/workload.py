@@ -4,24 +4,25 @@ All numbers in the batches are random; only their shapes matter here.
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
-from plain import plain
 from torch import Tensor
 
-from lnln.data.batch import CLS, SEP, Batch, valid_positions
+from lnln.data.batch import CLS, SEP, Batch, batches_by_length, valid_positions
 from lnln.missing.erasing import (
     TEST_RATES,
+    Uniforms,
     erase,
     fixed_rates,
     split_uniforms,
     training_rates,
 )
 from lnln.models.encoder import EncoderConfig
+from lnln.models.fast import fast
 from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
 from lnln.models.method import LossWeights
+from lnln.models.released import network_of
 from lnln.training.checkpoint import TrainedModel
 from lnln.training.presets import PRESETS
 
@@ -65,21 +66,29 @@ def make_batch(count: int, full: bool) -> Batch:
     return Batch(tokens, n_l, audio, n_a, vision, n_v, labels)
 
 
-def build(variant: str, encoder: str) -> LNLN:
+#: "fast": the package's; "plain": the network as written, with batches trimmed and
+#: sorted by length, as anybody would write it; "padded": all in file order at full
+#: length, as the released program runs.
+FORMS = ("fast", "plain", "padded")
+
+
+def build(variant: str, encoder: str, form: str = "fast") -> LNLN:
     """The network at MOSI's sizes with an untrained text encoder, without dropout."""
     torch.manual_seed(0)
     config = LNLNConfig(variant=variant, encoder=EncoderConfig(dropout=0.0))
-    if encoder == "small":
-        return LNLN(config)
-    from transformers import BertConfig
+    architecture = None
+    if encoder != "small":
+        from transformers import BertConfig
 
-    base = BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-    return LNLN(config, {**base.to_dict(), "model_type": "bert"})
+        base = BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        architecture = {**base.to_dict(), "model_type": "bert"}
+    model = network_of(config.variant)(config, architecture)
+    return fast(model) if form == "fast" else model
 
 
-def training_step(model: LNLN, data: Batch) -> float:
+def training_step(form: str, model: LNLN, data: Batch) -> float:
     """One forward and backward pass over `BATCH` utterances; the loss."""
-    complete = model.trim(data)
+    complete = data if form == "padded" else model.trim(data)
     rates = training_rates(len(data), torch.Generator().manual_seed(2))
     erased = erase(complete, rates, split_uniforms(data, 0))
     output = model(erased.batch, complete)
@@ -89,41 +98,36 @@ def training_step(model: LNLN, data: Batch) -> float:
     return losses.total.item()
 
 
-def fast_sweep(model: LNLN, data: Batch) -> Tensor:
-    """Predictions at the ten test rates and three mask seeds, the package's way."""
-    trained = TrainedModel(model, PRESETS["mosi"], None, {})
+def sweep(form: str, model: LNLN, data: Batch) -> Tensor:
+    """Predictions at the ten test rates and three mask seeds."""
     corruptions = [
         (fixed_rates(len(data), rate), split_uniforms(data, seed))
         for rate in TEST_RATES
         for seed in MASK_SEEDS
     ]
-    return torch.stack([p.sentiment for p in trained.sweep(data, corruptions)])
+    if form == "fast":
+        trained = TrainedModel(model, PRESETS["mosi"], None, {})
+        return torch.stack([p.sentiment for p in trained.sweep(data, corruptions)])
+    return torch.stack([one_by_one(form, model, data, *each) for each in corruptions])
 
 
 @torch.no_grad()
-def plain_sweep(model: LNLN, data: Batch) -> Tensor:
-    """The same, one rate, one seed and one batch after another, in file order."""
+def one_by_one(
+    form: str, model: LNLN, data: Batch, rates: Tensor, uniforms: Uniforms
+) -> Tensor:
+    """Predictions under one corruption, one batch after another."""
     model.eval()
-    rows = []
-    for rate in TEST_RATES:
-        for seed in MASK_SEEDS:
-            uniforms = split_uniforms(data, seed)
-            erased = erase(data, fixed_rates(len(data), rate), uniforms).batch
-            index = torch.arange(len(data)).split(BATCH)
-            rows.append(torch.cat([model(erased.select(i)).sentiment for i in index]))
-    return torch.stack(rows)
+    erased = erase(data, rates, uniforms).batch
+    in_order = torch.arange(len(data)).split(BATCH)
+    batches = in_order if form == "padded" else batches_by_length(erased, BATCH)
+    sentiment = torch.empty(len(data), device=erased.device)
+    for index in batches:
+        part = erased.select(index.to(erased.device))
+        part = part if form == "padded" else model.trim(part)
+        sentiment[index.to(erased.device)] = model(part).sentiment
+    return sentiment.cpu()
 
 
-def form(name: str) -> AbstractContextManager[None]:
-    return plain() if name == "plain" else nullcontext()
-
-
-def task(kind: str, name: str, model: LNLN, data: Batch) -> Callable[[], object]:
-    """What to time: kind "step" or "sweep" in form "plain" or "fast"."""
-    work = {
-        ("step", "plain"): training_step,
-        ("step", "fast"): training_step,
-        ("sweep", "plain"): plain_sweep,
-        ("sweep", "fast"): fast_sweep,
-    }[kind, name]
-    return partial(work, model, data)
+def task(kind: str, form: str, model: LNLN, data: Batch) -> Callable[[], object]:
+    """What to time: a "step" or a "sweep" in one of `FORMS`."""
+    return partial({"step": training_step, "sweep": sweep}[kind], form, model, data)

@@ -26,7 +26,7 @@ from lnln import (
 )
 from lnln.evaluation.sweep import mean_by_rate
 from lnln.models import TITLES
-from lnln.models.method import Item
+from lnln.models.method import Step
 from lnln.training.checkpoint import read_tensors
 from lnln.training.presets import preset_for
 from lnln.training.run import start_run
@@ -108,7 +108,7 @@ def first_losses(method: str, dataset: Dataset, folder: Path, name: str) -> list
         rates = training_rates(len(index), generator)
         complete = run.model.trim(some.to(run.device))
         erased = erase(complete, rates, split_uniforms(some, step))
-        item = Item(
+        item = Step(
             complete,
             erased,
             index.to(run.device),
@@ -151,7 +151,7 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
     train(preset, dataset, whole, device=device, progress=False)
     step = training._step
 
-    def dies(run: Any, item: Item, *rest: Any) -> Any:
+    def dies(run: Any, item: Step, *rest: Any) -> Any:
         if (item.epoch, item.step) == (2, 1):
             raise KeyboardInterrupt
         return step(run, item, *rest)

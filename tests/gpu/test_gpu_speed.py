@@ -14,10 +14,9 @@ from typing import Any
 import pytest
 import torch
 from benchmarks.cost import Counter
-from benchmarks.workload import BATCH, MASK_SEEDS, build, form, make_batch, task
+from benchmarks.workload import BATCH, MASK_SEEDS, build, make_batch, task
 
 from lnln.missing.erasing import TEST_RATES
-from lnln.models.lnln import LNLN
 
 pytestmark = pytest.mark.gpu
 OUT = Path(__file__).parents[2] / "data" / "benchmarks" / "gpu.csv"
@@ -115,12 +114,11 @@ def test_against_the_straightforward_computation(
     torch.use_deterministic_algorithms(kind == "step", warn_only=True)
     on_gpu = device.startswith("cuda")
     count = BATCH if kind == "step" and on_gpu else sizes.sweep
-    model: LNLN = build("paper", encoder if on_gpu else "small").to(device)
     data = make_batch(count, lengths == "full").to(device)
-    model.train()
 
     def timed(name: str) -> tuple[Any, float, float | None, int]:
-        inner = task(kind, name, model, data)
+        model = build("paper", encoder if on_gpu else "small", name).to(device)
+        inner = task(kind, name, model.train(), data)
         half = precision == "bfloat16"
 
         def work() -> Any:
@@ -128,14 +126,13 @@ def test_against_the_straightforward_computation(
             with torch.autocast(where, torch.bfloat16) if half else nullcontext():
                 return inner()
 
-        with form(name):
-            result = work()
-            return (
-                torch.as_tensor(result).cpu(),
-                seconds(work, device, 5 if name == "fast" else 2),
-                megabytes(work, device),
-                flops(work) if name == "fast" else 0,
-            )
+        result = work()
+        return (
+            torch.as_tensor(result).cpu(),
+            seconds(work, device, 5 if name == "fast" else 2),
+            megabytes(work, device),
+            flops(work) if name == "fast" else 0,
+        )
 
     fast, slow = timed("fast"), timed("plain")
     tolerance = 1e-4 if precision == "float32" else 3e-2

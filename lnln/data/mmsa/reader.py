@@ -10,6 +10,7 @@ remedy.
 
 from __future__ import annotations
 
+import json
 import pickle
 import warnings
 from dataclasses import asdict, dataclass
@@ -28,6 +29,7 @@ from lnln.data.batch import (
     Reading,
     Split,
 )
+from lnln.data.errors import SettingsError
 from lnln.data.files import atomic_path, sha256_of
 from lnln.data.mmsa.fields import Doubles, Field, Log, read_numbers, read_strings
 from lnln.data.mmsa.labels import (
@@ -303,3 +305,57 @@ def _published_form(split: Split) -> dict[str, object]:
             numbers = split.modality_labels[modality].cpu().numpy()
             content[f"regression_labels_{letter}"] = numbers
     return content
+
+
+def record_path(out: Path) -> Path:
+    """Where the record of a converted file stands."""
+    return out.with_suffix(".json")
+
+
+def _same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
+
+
+def convert(path: Path, out: Path, reading: Reading) -> Dataset:
+    """Read a file and write it anew.
+
+    Args:
+        path: of any layout that `read_mmsa` knows.
+        out: the MMSA file to write or replace; its record is `record_path(out)`.
+        reading: what is said about the file.
+
+    Returns:
+        What was read.
+
+    Raises:
+        DataError: the file cannot be read.
+        SettingsError: `out` is the file itself or would be its own record.
+        OutputError: the folder is not writable.
+    """
+    record = record_path(out)
+    if out.absolute() == path.absolute() or _same(out, path):
+        raise SettingsError(f"{out}: is the file itself; name another one to write")
+    if record == out:
+        raise SettingsError(f"{out}: ends in .json as its record does; end it in .pkl")
+    dataset = read_mmsa(path, **reading.to_dict())
+    write_mmsa(dataset, out)
+    # The first note is on the scheme.
+    content = {
+        "input": path.name,
+        "sha256": dataset.sha256,
+        "layout": dataset.layout,
+        "scheme": dataset.scheme,
+        "scheme_reason": dataset.notes[0],
+        "tokenizer": dataset.tokenizer or None,
+        "transcripts": reading.transcripts and Path(reading.transcripts).name,
+        "valid_share": reading.valid_share,
+        "mended": list(dataset.mended),
+        "notes": list(dataset.notes[1:]),
+        "splits": {name: len(split) for name, split in dataset.splits.items()},
+        "output": out.name,
+        "output_sha256": sha256_of(out),
+    }
+    with atomic_path(record) as draft:
+        text = json.dumps(content, indent=1, ensure_ascii=False)
+        draft.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    return dataset

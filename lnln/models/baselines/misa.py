@@ -17,7 +17,7 @@ from torch.nn.functional import mse_loss
 from torch.nn.utils.rnn import pad_packed_sequence
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.baselines.common import cmd, masked_mean, packed
+from lnln.models.layers import packed
 from lnln.models.method import (
     Method,
     ModelConfig,
@@ -211,3 +211,32 @@ def difference(x: Tensor, y: Tensor) -> Tensor:
         return z / (z.norm(dim=1, keepdim=True).detach() + 1e-6)
 
     return (normalised(x).T @ normalised(y)).pow(2).mean()
+
+
+def masked_mean(features: Tensor, mask: Tensor) -> Tensor:
+    """(B, T, d) and (B, T) bool to (B, d), the mean over real positions."""
+    weight = mask[..., None].to(features.dtype)
+    return (features * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=1)
+
+
+def cmd(x: Tensor, y: Tensor, moments: int) -> Tensor:
+    """Central moment discrepancy of two batches of codes in (0, 1).
+
+    Args:
+        x, y: (B, d).
+        moments: K; distances of the means and of the central moments 2 to K.
+
+    Returns:
+        Scalar, at least 0. The square roots have 1e-12 under them: without it the
+        gradient of two equal moments is NaN, which empty modalities bring about.
+    """
+
+    def distance(a: Tensor, b: Tensor) -> Tensor:
+        return ((a - b).pow(2).sum() + 1e-12).sqrt()
+
+    mean_x, mean_y = x.mean(dim=0), y.mean(dim=0)
+    total = distance(mean_x, mean_y)
+    for k in range(2, moments + 1):
+        a, b = ((z - z.mean(dim=0)).pow(k).mean(dim=0) for z in (x, y))
+        total = total + distance(a, b)
+    return total

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, normalize
 
 from lnln.data.batch import Batch
-from lnln.models.baselines.common import packed
+from lnln.models.layers import packed
 from lnln.models.method import (
     Method,
     ModelConfig,

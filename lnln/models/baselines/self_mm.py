@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lnln.data.batch import Batch
-from lnln.models.baselines.common import LastState, split_by_decay
+from lnln.models.layers import LastState
 from lnln.models.method import (
     Method,
     ModelConfig,
@@ -22,6 +22,7 @@ from lnln.models.method import (
     Prediction,
     Recipe,
     Step,
+    split_by_decay,
 )
 
 TASKS = ("f", "l", "a", "v")  # fused, then each modality

@@ -20,13 +20,8 @@ from torch.nn.functional import l1_loss, smooth_l1_loss
 from torch.nn.utils.rnn import pad_packed_sequence
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.baselines.common import (
-    CrossEncoder,
-    Dropouts,
-    cmd,
-    packed,
-    split_by_decay,
-)
+from lnln.models.baselines.misa import cmd
+from lnln.models.layers import CrossEncoder, Dropouts, packed
 from lnln.models.method import (
     Method,
     ModelConfig,
@@ -34,6 +29,7 @@ from lnln.models.method import (
     Prediction,
     Recipe,
     Step,
+    split_by_decay,
 )
 
 TEMPORAL_HEADS, MOMENTS = 25, 3
