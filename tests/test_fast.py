@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lnln.data.batch import CLS, MODALITIES, SEP, Batch, valid_positions
+from lnln.data.errors import SettingsError
 from lnln.missing.erasing import erase, split_uniforms
 from lnln.models.encoder import EncoderConfig, TextEncoder
 from lnln.models.fast import GROUPS, fast, in_groups, length_groups
@@ -238,3 +239,8 @@ def test_a_frozen_encoder_computes_complete_texts_once(
     assert computed == [1]
     encoder(tokens[:3, :12], lengths[:3])
     assert computed == [1]
+
+
+def test_a_variant_is_never_built_as_the_papers_network_in_silence() -> None:
+    with pytest.raises(SettingsError, match="build_model"):
+        LNLN(replace(CONFIG, variant="paper+padding"))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.data.errors import require
+from lnln.data.errors import SettingsError, require
 from lnln.models.layers import (
     MultiHeadAttention,
     Perceptron,
@@ -97,8 +97,7 @@ class ModalityEmbedding(nn.Module):
         if mask is not None:
             mask = torch.cat([mask.new_ones(mask.shape[0], count), mask], dim=1)
         x = prepend(self.tokens, self.project(sequence))
-        embedded: Tensor = self.encoder(x, mask, read=count)
-        return embedded
+        return self.encoder(x, mask, read=count)
 
 
 class CompletenessCheck(nn.Module):
@@ -113,8 +112,7 @@ class CompletenessCheck(nn.Module):
     def forward(self, language: Tensor) -> Tensor:
         """(B, T, d) H^1_l to (B,) w in (0, 1); its target is 1 - r_l."""
         state = self.encoder(prepend(self.token, language), read=1)[:, 0]
-        w: Tensor = self.head(state).squeeze(-1).sigmoid()
-        return w
+        return self.head(state).squeeze(-1).sigmoid()
 
 
 class ProxyGenerator(nn.Module):
@@ -128,8 +126,7 @@ class ProxyGenerator(nn.Module):
     def forward(self, audio: Tensor, vision: Tensor) -> Tensor:
         """(B, T, d) H^1_a and H^1_v to (B, T, d) H^1_p."""
         x = prepend(self.tokens, torch.cat([audio, vision], dim=1))
-        proxy: Tensor = self.encoder(x, read=self.tokens.shape[1])
-        return proxy
+        return self.encoder(x, read=self.tokens.shape[1])
 
 
 def correct(proxy: Tensor, language: Tensor, completeness: Tensor) -> Tensor:
@@ -147,8 +144,7 @@ class EffectivenessDiscriminator(nn.Module):
 
     def forward(self, feature: Tensor) -> Tensor:
         """(B, T, d) to (B, T, 2) logits: class 0 language, class 1 proxy."""
-        logits: Tensor = self.classify(feature)
-        return logits
+        return self.classify(feature)
 
 
 class DominantScales(nn.Module):
@@ -247,8 +243,7 @@ class Predictor(nn.Module):
 
     def forward(self, fused: Tensor) -> Tensor:
         """(B, 1 + T, d) fused tokens to (B,) sentiment."""
-        sentiment: Tensor = self.head(fused[:, 1:].mean(dim=1)).squeeze(-1)
-        return sentiment
+        return self.head(fused[:, 1:].mean(dim=1)).squeeze(-1)
 
 
 class Reconstructor(nn.Module):
@@ -262,8 +257,7 @@ class Reconstructor(nn.Module):
 
     def forward(self, sequence: Tensor, mask: Tensor | None) -> Tensor:
         """(B, T_m, d_m) U^1_m and (B, T_m) bool, True where it is real, to the same."""
-        restored: Tensor = self.restore(self.encoder(self.project(sequence), mask))
-        return restored
+        return self.restore(self.encoder(self.project(sequence), mask))
 
 
 class LNLN(Method):
@@ -284,6 +278,8 @@ class LNLN(Method):
     def __init__(
         self, config: LNLNConfig, architecture: dict[str, Any] | None = None
     ) -> None:
+        if type(self) is LNLN and config.variant != Variant():
+            raise SettingsError(f"build variant {config.variant} with lnln.build_model")
         super().__init__(config, architecture)
         sizes = {
             "l": (self.text_encoder.width, config.text_length),
