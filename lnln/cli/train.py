@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 from lnln.cli.report import said
 from lnln.data.batch import Reading
@@ -14,14 +14,20 @@ from lnln.data.errors import SettingsError
 from lnln.data.mmsa.labels import LIMITS
 from lnln.data.opening import Source, open_source
 from lnln.missing.corruption import CORRUPTIONS
-from lnln.models import TITLES
+from lnln.models import METHODS
 from lnln.models.encoder import EncoderConfig
 from lnln.models.method import PARTS, RELEASED_CHOICES, ModelConfig, Variant
 from lnln.training.devices import is_first
 from lnln.training.loop import train
 from lnln.training.presets import PRESETS, as_released, preset_for
 from lnln.training.run import outline
-from lnln.training.settings import MASKS, SCHEDULES, SELECTIONS, Preset, with_train
+from lnln.training.settings import (
+    CHOICES,
+    Preset,
+    TrainConfig,
+    help_of,
+    with_train,
+)
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -111,7 +117,11 @@ def add_train(commands: Subparsers) -> None:
     )
     parser.add_argument("--preset", choices=sorted(PRESETS), default="mini")
     parser.add_argument(
-        "--method", choices=sorted(TITLES), default="lnln", help="default: lnln"
+        "--method",
+        default="lnln",
+        metavar="METHOD",
+        help=f"{', '.join(METHODS)}, or a class of your own, as my_module:MyMethod "
+        "(default: lnln)",
     )
     add_data_options(parser)
     parser.add_argument(
@@ -126,12 +136,10 @@ def add_train(commands: Subparsers) -> None:
     parser.add_argument(
         "--freeze-encoder", action="store_true", help="do not fine-tune the encoder"
     )
-    parser.add_argument(
-        "--encoder-width", type=int, help="of a text encoder from scratch (default 32)"
-    )
-    parser.add_argument(
-        "--encoder-depth", type=int, help="of a text encoder from scratch (default 1)"
-    )
+    meaning = help_of(EncoderConfig)
+    for name, kind in (("width", int), ("depth", int), ("dropout", float)):
+        text = f"of a text encoder from scratch: {meaning[name]}"
+        parser.add_argument(f"--encoder-{name}", type=kind, help=text)
     parser.add_argument(
         "--variant",
         help="paper (default); released: network, schedule, masks and selection of the "
@@ -140,37 +148,8 @@ def add_train(commands: Subparsers) -> None:
         + " and -PART for some of "
         + ", ".join(sorted(PARTS)),
     )
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--weight-decay", type=float)
     parser.add_argument("--dropout", type=float, help="of the network")
-    parser.add_argument(
-        "--encoder-dropout", type=float, help="of a text encoder from scratch"
-    )
-    parser.add_argument("--ema", type=float, help="moving average of weights; 0: none")
-    parser.add_argument("--patience", type=int, help="epochs without improvement")
-    parser.add_argument("--seed", type=seed_number)
-    parser.add_argument(
-        "--modalities",
-        help="available modalities, e.g. 'l' for language only (default lav)",
-    )
-    parser.add_argument(
-        "--selection",
-        choices=sorted(SELECTIONS),
-        help="; ".join(f"{k}: {v}" for k, v in sorted(SELECTIONS.items())),
-    )
-    for name, known in (("schedule", SCHEDULES), ("masks", MASKS)):
-        parser.add_argument(
-            f"--{name}",
-            choices=sorted(known),
-            help="; ".join(f"{k}: {v}" for k, v in sorted(known.items())),
-        )
-    parser.add_argument(
-        "--no-standardize", action="store_true", help="feed audio and vision raw"
-    )
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast (CUDA)")
-    parser.add_argument("--compile", action="store_true", help="torch.compile (CUDA)")
+    add_settings(parser, [field.name for field in fields(TrainConfig)])
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument(
         "--save-minutes",
@@ -184,6 +163,39 @@ def add_train(commands: Subparsers) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_train)
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """Add options for fields of `TrainConfig`, which names and explains them."""
+    kinds, meaning = get_type_hints(TrainConfig), help_of(TrainConfig)
+    for name in names:
+        option = f"--{name.replace('_', '-')}"
+        text, _, _ = meaning[name].partition(", see `")
+        if (known := CHOICES.get(name)) is not None:
+            text += ". " + "; ".join(f"{k}: {v}" for k, v in sorted(known.items()))
+            parser.add_argument(option, choices=sorted(known), help=text)
+        elif kinds[name] is bool:
+            action = argparse.BooleanOptionalAction
+            parser.add_argument(option, action=action, default=None, help=text)
+        elif kinds[name] == tuple[float, ...]:
+            parser.add_argument(option, type=float, nargs="+", metavar="R", help=text)
+        elif kinds[name] == tuple[str, ...]:
+            text += "; as letters, such as 'l' for language only"
+            parser.add_argument(option, type=tuple, metavar="LETTERS", help=text)
+        else:
+            kind = seed_number if name == "seed" else kinds[name]
+            parser.add_argument(option, type=kind, metavar="N", help=text)
+
+
+def changed(options: argparse.Namespace) -> dict[str, Any]:
+    """The fields of `TrainConfig` that the options set."""
+    given = vars(options)
+    values = {f.name: given.get(f.name) for f in fields(TrainConfig)}
+    return {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in values.items()
+        if value is not None
+    }
 
 
 def source_for(options: argparse.Namespace) -> Source:
@@ -229,28 +241,10 @@ def _preset(options: argparse.Namespace) -> Preset:
         preset = as_released(preset)
     if options.variant is not None:
         preset = replace(preset, model=replace(preset.lnln, variant=variant))
-    names = (
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "weight_decay",
-        "patience",
-        "ema",
-        "seed",
-        "selection",
-        "schedule",
-        "masks",
-    )
-    changes = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
-    if options.modalities is not None:
-        changes["modalities"] = tuple(options.modalities)
-    changes |= {name: True for name in ("bf16", "compile") if getattr(options, name)}
-    if options.no_standardize:
-        changes["standardize"] = False
     model: ModelConfig = preset.model
     if options.dropout is not None:
         model = replace(preset.lnln, dropout=options.dropout)
-    preset = with_train(replace(preset, model=model), **changes)
+    preset = with_train(replace(preset, model=model), **changed(options))
     if preset.train.selection == "released":
         refuse(options, ("patience",), "has no effect: 'released' never stops early")
     if preset.train.masks == "realised" and options.method != "lnln":

@@ -6,6 +6,8 @@ this package stand in `METHODS`; one of your own is named "my_module:MyMethod".
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
 from typing import Any
 
@@ -52,6 +54,9 @@ def method_class(name: str) -> type[Method]:
             f"method {name!r} is unknown; choose from {list(METHODS)}, or name a class "
             "of yours as my_module:MyMethod"
         )
+    if os.getcwd() not in sys.path:
+        # Where a user's own module lies; the installed command does not look there.
+        sys.path.append(os.getcwd())
     try:
         found: Any = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
@@ -59,6 +64,11 @@ def method_class(name: str) -> type[Method]:
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise SettingsError(f"{name!r} is no lnln.models.method.Method")
     return found
+
+
+def title_of(method: str) -> str:
+    """A method's name as papers print it; of one of your own, its class."""
+    return TITLES.get(method, method.rpartition(":")[2])
 
 
 def build_model(

@@ -23,8 +23,10 @@ class EncoderConfig:
         name: hub name or local folder of a pretrained model (`AutoModel`); None
             builds a BERT from the sizes below, untrained and without download.
         frozen: keep the encoder's weights as they are (the paper fine-tunes them).
-        vocab_size, width, depth, heads, ffn_width: sizes of the small BERT.
-        dropout: dropout of the small BERT (a pretrained one keeps its own).
+        vocab_size, heads, ffn_width: sizes of the small BERT.
+        width: of its vectors.
+        depth: its layers.
+        dropout: in it (a pretrained one keeps its own).
     """
 
     name: str | None = None

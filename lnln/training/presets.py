@@ -294,4 +294,9 @@ def preset_for(method: str, name: str) -> Preset:
         if field != "method"
     }
     model = method_class(method).config_type(**(sizes | own))
+    if model.method != method:
+        raise SettingsError(
+            f"the configuration of {method} says method = {model.method!r}, by which "
+            f"its runs could not be found again; write method = {method!r} there"
+        )
     return Preset(f"{name}-{method}", model, base.loss, replace(train, **training))

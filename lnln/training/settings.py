@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -37,6 +39,8 @@ SCHEDULES = {
     "released": "per epoch, from learning rate 0 in epoch 1",
     "constant": "the peak throughout, as most compared methods have it",
 }
+#: The settings whose values have names.
+CHOICES = {"selection": SELECTIONS, "schedule": SCHEDULES, "masks": MASKS}
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,14 @@ class TrainConfig:
     """How a model is trained (paper, Table 1, unless said otherwise).
 
     Attributes:
-        epochs, batch_size, learning_rate: as in Table 1.
+        epochs: passes over the training split, at most.
+        batch_size: utterances a step.
+        learning_rate: its peak.
         weight_decay: of AdamW (released code; no row of Table 1).
         warmup: share of all steps with linearly rising learning rate (Table 1 has a
             tick, the released code the share); a cosine to zero follows.
-        schedule: "steps", "released" or "constant", see `SCHEDULES`.
-        masks: one of `MASKS`, such as "redrawn".
+        schedule: how the learning rate runs, see `SCHEDULES`.
+        masks: how training corrupts, see `MASKS`.
         clip: largest L2 norm of the gradient (not in the paper; keeps small-data
             runs stable); 0 for none.
         patience: epochs without a better validation score before stopping (Table 1
@@ -57,7 +63,7 @@ class TrainConfig:
         ema: decay of a moving average of the weights, which is what is then evaluated
             and saved; 0 (the paper) for none. Steadies runs on little data.
         seed: decides initial weights, batches, masks and dropout.
-        selection: "validation", "paper" or "released", see `SELECTIONS`.
+        selection: how the reported epoch is chosen, see `SELECTIONS`.
         validation_rates: missing rates that the validation score is a mean over.
         modalities: the modalities that are available; the others are erased
             entirely in training and evaluation.
@@ -85,11 +91,7 @@ class TrainConfig:
     compile: bool = False
 
     def __post_init__(self) -> None:
-        for setting, known in (
-            ("selection", SELECTIONS),
-            ("schedule", SCHEDULES),
-            ("masks", MASKS),
-        ):
+        for setting, known in CHOICES.items():
             if (value := getattr(self, setting)) not in known:
                 raise SettingsError(
                     f"{setting} {value!r} is unknown; choose from {sorted(known)}"
@@ -185,6 +187,19 @@ def _build(kind: Any, values: dict[str, Any]) -> Any:
     # JSON has no tuples.
     tuples = {k: tuple(v) for k, v in values.items() if isinstance(v, list)}
     return kind(**{**values, **tuples})
+
+
+def help_of(settings: type) -> dict[str, str]:
+    """What each field of a settings class means: the "Attributes" of its docstring."""
+    text = inspect.getdoc(settings) or ""
+    entries = re.findall(
+        r"^    (\w[\w, ]*): (.+(?:\n     .+)*)", text.partition("Attributes:")[2], re.M
+    )
+    return {
+        name.strip(): " ".join(meaning.split()).rstrip(".")
+        for names, meaning in entries
+        for name in names.split(",")
+    }
 
 
 def with_train(preset: Preset, **changes: Any) -> Preset:
