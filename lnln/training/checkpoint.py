@@ -378,28 +378,3 @@ def load_pretrained(
             f"{path}: SHA-256 is {found}, not {expected}; restore it with git checkout"
         )
     return load_model(path, device)
-
-
-def flatten_optimizer(
-    optimizer: torch.optim.Optimizer, names: dict[Tensor, str]
-) -> dict[str, Tensor]:
-    """AdamW's state as named tensors `optimizer.<parameter>.<entry>`."""
-    return {
-        f"optimizer.{names[parameter]}.{key}": value
-        for parameter, entry in optimizer.state.items()
-        for key, value in entry.items()
-    }
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    parameters: dict[str, Tensor],
-    tensors: dict[str, Tensor],
-) -> None:
-    """The inverse of `flatten_optimizer`."""
-    for name, value in with_prefix(tensors, "optimizer.").items():
-        parameter, key = name.rsplit(".", 1)
-        owner = parameters[parameter]
-        # AdamW keeps its step counter on the CPU unless it is fused.
-        on_device = key != "step" or bool(optimizer.defaults.get("fused"))
-        optimizer.state[owner][key] = value.to(owner.device) if on_device else value

@@ -115,6 +115,31 @@ class Processes:
         return box[0]
 
 
+@contextmanager
+def repeatable(where: torch.device, bf16: bool) -> Iterator[None]:
+    """Kernels that repeat exactly, and TF32 beside bfloat16, while a run is trained.
+
+    Args:
+        where: the device; on a CPU nothing has to change.
+        bf16: whether the run computes in bfloat16.
+    """
+    if where.type != "cuda":
+        yield
+        return
+    # cuBLAS repeats exactly only with this set before its first use.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    exact = torch.are_deterministic_algorithms_enabled()
+    precision = torch.get_float32_matmul_precision()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if bf16:
+        torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(exact)
+        torch.set_float32_matmul_precision(precision)
+
+
 def launched() -> bool:
     """Whether `torchrun` started this process with others."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1

@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,10 @@ from lnln.missing.erasing import (
 from lnln.missing.streams import stream, stream_seed
 from lnln.models.method import Step
 from lnln.training.checkpoint import checkpoint_name, save_model, write_json
-from lnln.training.devices import own_device, processes, resolve_device
+from lnln.training.devices import own_device, processes, repeatable, resolve_device
 from lnln.training.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.training.run import Run, record_of, save_state, start_run
-from lnln.training.settings import Preset, TrainConfig
+from lnln.training.settings import Preset, TrainConfig, learning_rate
 
 #: Mask seed of the validation score and of the paper's selection pass.
 SELECTION_MASK_SEED = 0
@@ -47,40 +47,6 @@ SELECTION_MASK_SEED = 0
 
 class TrainingError(UserError, RuntimeError):
     """Training cannot go on; says why and what to do."""
-
-
-def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
-    """The rate of a step, by the schedule of the settings.
-
-    Args:
-        step: optimizer step, counted from 0.
-        steps: steps of the whole run, a multiple of the epochs.
-        config: peak rate, warm-up share, epochs and schedule.
-
-    Returns:
-        The learning rate of this step.
-    """
-    if config.schedule == "constant":
-        return config.learning_rate
-    if config.schedule == "released":
-        epoch = step // (steps // config.epochs) + 1
-        return _released_learning_rate(epoch, config)
-    warmup = max(1, round(config.warmup * steps))
-    if step < warmup:
-        return config.learning_rate * (step + 1) / warmup
-    progress = (step - warmup) / max(1, steps - warmup)
-    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
-
-
-def _released_learning_rate(epoch: int, config: TrainConfig) -> float:
-    # Released code: 0 in epoch 1, the peak in epochs W + 1 and W + 2 (W = 20 of 200),
-    # then a cosine whose period is the other 90 %.
-    warmup = config.warmup * config.epochs
-    if epoch - 1 <= warmup:
-        return config.learning_rate * (epoch - 1) / max(warmup, 1)
-    since_peak = epoch - (math.floor(warmup) + 2)
-    progress = since_peak / (config.epochs - warmup)
-    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
 
 
 def train(
@@ -121,7 +87,11 @@ def train(
             processes for a method that one process must train.
     """
     where = own_device(resolve_device(device))
-    with processes(where) as together, _memory_of(where, preset, Path(folder)):
+    with (
+        repeatable(where, preset.train.bf16),
+        processes(where) as together,
+        _memory_of(where, preset, Path(folder)),
+    ):
         run = start_run(preset.fit_to(dataset), dataset, Path(folder), resume, where)
         # Nobody writes to the folder before all have looked into it.
         together.from_first(None)
@@ -146,13 +116,7 @@ def _train(
         return record_of(run)
     standardize = run.standardizer or (lambda batch: batch)
     data = standardize(dataset.train.batch).to(run.device)
-    steps = math.ceil(len(data) / config.batch_size)
-    if (needed := run.recipe.accumulate) > steps:
-        raise TrainingError(
-            f"{run.preset.model.method} makes a step of {needed} batches, but "
-            f"{len(data)} training utterances are only {steps} an epoch, so it would "
-            "never learn; use a smaller --batch-size"
-        )
+    steps = _steps_of_an_epoch(run, len(data))
     started = time.monotonic() - run.seconds
     saved = -math.inf
     with tqdm(
@@ -184,6 +148,17 @@ def _train(
     return record_of(run)
 
 
+def _steps_of_an_epoch(run: Run, count: int) -> int:
+    steps = math.ceil(count / run.preset.train.batch_size)
+    if (needed := run.recipe.accumulate) > steps:
+        raise TrainingError(
+            f"{run.preset.model.method} makes a step of {needed} batches, but {count} "
+            f"training utterances are only {steps} an epoch, so it would never learn; "
+            "use a smaller --batch-size"
+        )
+    return steps
+
+
 @contextmanager
 def _memory_of(where: torch.device, preset: Preset, folder: Path) -> Iterator[None]:
     """Say in one line what to do when the device's memory runs out."""
@@ -198,75 +173,119 @@ def _memory_of(where: torch.device, preset: Preset, folder: Path) -> Iterator[No
         ) from error
 
 
-def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str, float]:
-    config = run.preset.train
-    seed = config.seed
-    torch.manual_seed(stream_seed(seed, "dropout", epoch, run.processes.rank))
+@dataclass(frozen=True)
+class _Epoch:
+    """What chance decides of an epoch, but for the masks of its batches.
+
+    Attributes:
+        number: counted from 0.
+        rates: (N, 3) missing rates of the training utterances.
+        groups: the utterances of each batch.
+        uniforms: of all utterances, where masks stay as they are; None: drawn anew.
+    """
+
+    number: int
+    rates: Tensor
+    groups: tuple[Tensor, ...]
+    uniforms: Uniforms | None
+
+
+def _draw(config: TrainConfig, data: Batch, number: int) -> _Epoch:
+    """Draw rates and order of an epoch; each from a stream of its own."""
     fixed = config.masks == "released"
     # Items 21 and 22: as released, the rates of epoch 1 stay; other training seeds
     # have other rates, under the same uniforms.
-    rates = training_rates(len(data), stream(seed, "rates", 0 if fixed else epoch))
+    rates = training_rates(
+        len(data), stream(config.seed, "rates", 0 if fixed else number)
+    )
     if config.masks == "none":
         rates = torch.zeros_like(rates)
-    kept_uniforms = released_uniforms(data) if fixed else None
     for column, modality in enumerate(MODALITIES):
         if modality not in config.modalities:
             rates[:, column] = 1.0
-    run.model.train()
-    steps = math.ceil(len(data) / config.batch_size)
-    recipe = run.recipe
-    peak = config.learning_rate or 1.0  # at rate 0 all shares are 0, too
-    shares = [group["lr"] / peak for group in recipe.groups]
-    zero = torch.zeros((), device=run.device)
-    totals: dict[str, Tensor] = {}
-    order = torch.randperm(len(data), generator=stream(seed, "order", epoch))
-    groups = order.split(config.batch_size)
-    for stage in range(1, recipe.stages + 1):
-        # All stages of an epoch see the same corruptions.
-        masks = stream(seed, "masks", epoch, device=run.device)
-        words = stream(seed, "words", epoch, device=run.device)
-        last = stage == recipe.stages
-        for step, index in enumerate(groups):
-            if not last and step >= recipe.first_share * steps:
-                break
-            size, weight = len(index), 1.0
-            complete = run.model.trim(data.select(index.to(run.device)))
-            if kept_uniforms is not None:
-                uniforms = kept_uniforms.select(index).to(run.device)
-            else:
-                uniforms = draw_uniforms(complete, masks)
-            erased = _corrupt(config, complete, rates[index], uniforms, words)
-            if run.processes.count > 1:
-                part, weight = run.processes.part(len(index))
-                complete, erased = complete.select(part), erased.select(part)
-                index = index[part]
-            at = Step(
+    order = torch.randperm(len(data), generator=stream(config.seed, "order", number))
+    uniforms = released_uniforms(data) if fixed else None
+    return _Epoch(number, rates, order.split(config.batch_size), uniforms)
+
+
+def _steps(
+    run: Run, data: Batch, epoch: _Epoch, stage: int
+) -> Iterator[tuple[Step, float]]:
+    """The steps of a stage, each with the weight of this process's part of the batch.
+
+    All stages of an epoch see the same corruptions.
+    """
+    config, number = run.preset.train, epoch.number
+    masks = stream(config.seed, "masks", number, device=run.device)
+    words = stream(config.seed, "words", number, device=run.device)
+    share = 1.0 if stage == run.recipe.stages else run.recipe.first_share
+    for place, index in enumerate(epoch.groups):
+        if place >= share * len(epoch.groups):
+            return
+        complete = run.model.trim(data.select(index.to(run.device)))
+        if epoch.uniforms is None:
+            uniforms = draw_uniforms(complete, masks)
+        else:
+            uniforms = epoch.uniforms.select(index).to(run.device)
+        erased = _corrupt(config, complete, epoch.rates[index], uniforms, words)
+        weight = 1.0
+        if run.processes.count > 1:
+            part, weight = run.processes.part(len(index))
+            complete, erased = complete.select(part), erased.select(part)
+            index = index[part]
+        yield (
+            Step(
                 complete,
                 erased,
                 index.to(run.device),
-                epoch + 1,
-                step,
+                number + 1,
+                place,
                 stage,
                 run.forward,
                 run.preset.loss,
-            )
-            rate = learning_rate(epoch * steps + step, config.epochs * steps, config)
-            for group, share in zip(run.optimizer.param_groups, shares, strict=True):
-                group["lr"] = share * rate
-            losses = _step(run, at, weight)
-            if not last:
+            ),
+            weight,
+        )
+
+
+def _train_epoch(
+    run: Run, data: Batch, number: int, bar: tqdm[Any]
+) -> dict[str, float]:
+    """Train an epoch; returns the mean of each term of the loss in its last stage."""
+    config = run.preset.train
+    epoch = _draw(config, data, number)
+    place = (number, run.processes.rank)
+    torch.manual_seed(stream_seed(config.seed, "dropout", *place))
+    run.model.train()
+    zero = torch.zeros((), device=run.device)
+    totals: dict[str, Tensor] = {}
+    for stage in range(1, run.recipe.stages + 1):
+        for step, weight in _steps(run, data, epoch, stage):
+            _set_learning_rate(run, number * len(epoch.groups) + step.number)
+            losses = _step(run, step, weight)
+            if stage < run.recipe.stages:
                 continue
             if run.average is not None:
                 run.average.update_parameters(run.model)
+            share = weight * len(epoch.groups[step.number])
             for name, value in losses.items():
-                totals[name] = totals.get(name, zero) + value.detach() * weight * size
+                totals[name] = totals.get(name, zero) + value.detach() * share
             bar.update()
-            if step % 10 == 0:
-                bar.set_postfix(
-                    epoch=epoch + 1, loss=f"{losses['total'].item():.3f}", refresh=False
-                )
+            if step.number % 10 == 0:
+                loss = f"{losses['total'].item():.3f}"
+                bar.set_postfix(epoch=number + 1, loss=loss, refresh=False)
     totals = run.processes.total(totals)
     return {f"train_{n}": float(v) / len(data) for n, v in totals.items()}
+
+
+def _set_learning_rate(run: Run, step: int) -> None:
+    config = run.preset.train
+    steps = math.ceil(len(run.dataset.train) / config.batch_size)
+    rate = learning_rate(step, config.epochs * steps, config)
+    peak = config.learning_rate or 1.0  # at rate 0 all shares are 0, too
+    groups = zip(run.optimizer.param_groups, run.recipe.groups, strict=True)
+    for group, planned in groups:
+        group["lr"] = planned["lr"] / peak * rate
 
 
 def _corrupt(

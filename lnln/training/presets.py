@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from lnln.data.errors import SettingsError
 from lnln.models import method_class
 from lnln.models.encoder import EncoderConfig
 from lnln.models.lnln import LNLNConfig

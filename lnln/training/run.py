@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,10 +22,8 @@ from lnln.models.released import Padding
 from lnln.training.checkpoint import (
     CheckpointError,
     TrainedModel,
-    flatten_optimizer,
     keeping_random_state,
     read_tensors,
-    restore_optimizer,
     selected_checkpoints,
     versions,
     with_prefix,
@@ -106,12 +103,6 @@ def start_run(
             or data differ.
         DataError: the encoder has another vocabulary than the data.
     """
-    if where.type == "cuda":
-        # cuBLAS repeats exactly only with this set before its first use.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        if preset.train.bf16:
-            torch.set_float32_matmul_precision("high")
     torch.manual_seed(stream_seed(preset.train.seed, "weights"))
     model = build_model(preset.model).to(where)
     for name, split in dataset.splits.items():
@@ -142,13 +133,7 @@ def start_run(
         [],
         {},
     )
-    # Padded texts, to which some methods attend, are not the ones to remember.
-    padded = not isinstance(model, LNLN) or isinstance(model, Padding)
-    if preset.model.encoder.frozen and not padded:
-        complete = dataset.train.batch
-        model.text_encoder.remember(
-            complete.tokens.to(where), complete.token_lengths.to(where)
-        )
+    _remember_texts(run)
     state = folder / "state.safetensors"
     if not resume and (state.exists() or (folder / "record.json").exists()):
         raise CheckpointError(
@@ -158,6 +143,17 @@ def start_run(
     if state.exists():
         _load_state(run, state)
     return run
+
+
+def _remember_texts(run: Run) -> None:
+    """Let a frozen encoder compute the complete texts once."""
+    # Padded texts, to which some methods attend, are not the ones to remember.
+    padded = not isinstance(run.model, LNLN) or isinstance(run.model, Padding)
+    if run.preset.model.encoder.frozen and not padded:
+        complete = run.dataset.train.batch
+        run.model.text_encoder.remember(
+            complete.tokens.to(run.device), complete.token_lengths.to(run.device)
+        )
 
 
 def _moving_average(model: Method, ema: float) -> AveragedModel:
@@ -220,7 +216,7 @@ def save_state(run: Run) -> None:
     tensors |= {f"memory.{k}": v for k, v in run.model.memory().items()}
     if not run.finished:
         names: dict[Tensor, str] = {p: n for n, p in run.model.named_parameters()}
-        tensors |= flatten_optimizer(run.optimizer, names)
+        tensors |= _flatten_optimizer(run.optimizer, names)
     header = {
         "preset": run.preset.to_dict(),
         "sha256": run.dataset.sha256,
@@ -258,9 +254,34 @@ def _load_state(run: Run, path: Path) -> None:
     if run.average is not None:
         run.average.load_state_dict(with_prefix(tensors, "average."))
     run.model.restore(with_prefix(tensors, "memory."))
-    restore_optimizer(run.optimizer, dict(run.model.named_parameters()), tensors)
+    _restore_optimizer(run.optimizer, dict(run.model.named_parameters()), tensors)
     run.history, run.best = header["history"], header["best"]
     run.seconds, run.finished = header["seconds"], header["finished"]
+
+
+def _flatten_optimizer(
+    optimizer: torch.optim.Optimizer, names: dict[Tensor, str]
+) -> dict[str, Tensor]:
+    """AdamW's state as named tensors `optimizer.<parameter>.<entry>`."""
+    return {
+        f"optimizer.{names[parameter]}.{key}": value
+        for parameter, entry in optimizer.state.items()
+        for key, value in entry.items()
+    }
+
+
+def _restore_optimizer(
+    optimizer: torch.optim.Optimizer,
+    parameters: dict[str, Tensor],
+    tensors: dict[str, Tensor],
+) -> None:
+    """The inverse of `_flatten_optimizer`."""
+    for name, value in with_prefix(tensors, "optimizer.").items():
+        parameter, key = name.rsplit(".", 1)
+        owner = parameters[parameter]
+        # AdamW keeps its step counter on the CPU unless it is fused.
+        on_device = key != "step" or bool(optimizer.defaults.get("fused"))
+        optimizer.state[owner][key] = value.to(owner.device) if on_device else value
 
 
 class Disk(NamedTuple):

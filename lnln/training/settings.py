@@ -109,6 +109,40 @@ class TrainConfig:
         object.__setattr__(self, "modalities", in_order)
 
 
+def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
+    """The rate of a step, by the schedule of the settings.
+
+    Args:
+        step: optimizer step, counted from 0.
+        steps: steps of the whole run, a multiple of the epochs.
+        config: peak rate, warm-up share, epochs and schedule.
+
+    Returns:
+        The learning rate of this step.
+    """
+    if config.schedule == "constant":
+        return config.learning_rate
+    if config.schedule == "released":
+        epoch = step // (steps // config.epochs) + 1
+        return _released_learning_rate(epoch, config)
+    warmup = max(1, round(config.warmup * steps))
+    if step < warmup:
+        return config.learning_rate * (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
+def _released_learning_rate(epoch: int, config: TrainConfig) -> float:
+    # Released code: 0 in epoch 1, the peak in epochs W + 1 and W + 2 (W = 20 of 200),
+    # then a cosine whose period is the other 90 %.
+    warmup = config.warmup * config.epochs
+    if epoch - 1 <= warmup:
+        return config.learning_rate * (epoch - 1) / max(warmup, 1)
+    since_peak = epoch - (math.floor(warmup) + 2)
+    progress = since_peak / (config.epochs - warmup)
+    return config.learning_rate * (1 + math.cos(math.pi * progress)) / 2
+
+
 @dataclass(frozen=True)
 class Preset:
     """A named, complete setting: network, loss weights, training."""
