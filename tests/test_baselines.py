@@ -22,8 +22,8 @@ from lnln.models.baselines.tfr_net import removal_loss
 from lnln.models.encoder import EncoderConfig
 from lnln.models.layers import CrossEncoder, Dropouts, causal_mask
 from lnln.models.method import Method, Step
-from lnln.training.loop import learning_rate
 from lnln.training.presets import preset_for
+from lnln.training.settings import learning_rate
 
 COMPARED = [name for name in METHODS if name != "lnln"]
 every_method = pytest.mark.parametrize("name", COMPARED)

@@ -19,10 +19,10 @@ import lnln.training.loop
 from lnln import PRESETS, CheckpointError, Dataset, Preset, load_model, simulate, train
 from lnln.data.batch import Batch, DataError
 from lnln.training.checkpoint import selected_checkpoints
-from lnln.training.loop import TrainingError, learning_rate
+from lnln.training.loop import TrainingError
 from lnln.training.metrics import METRICS
 from lnln.training.run import Run
-from lnln.training.settings import TrainConfig, with_train
+from lnln.training.settings import TrainConfig, learning_rate, with_train
 
 SIZE = 96
 

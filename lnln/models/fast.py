@@ -24,12 +24,7 @@ from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import (
-    layer_norm,
-    linear,
-    pad,
-    scaled_dot_product_attention,
-)
+from torch.nn.functional import layer_norm, linear, pad, scaled_dot_product_attention
 
 from lnln.data.batch import MODALITIES, Batch, valid_positions
 from lnln.missing.erasing import Erased
@@ -87,17 +82,10 @@ class FastLayer(TransformerLayer):
         return self.updated(x[:, :read], self._attend_from_first(x, mask, read))
 
     def mixed(self, versions: Tensor, first: Tensor) -> Tensor:
-        """The layer on sequences whose positions come from one of two versions.
+        """The layer on C sequences whose positions come from one of two versions.
 
-        Every position is normalised and mapped once per version, not once per
-        sequence.
-
-        Args:
-            versions: (2, S, d).
-            first: (C, S) bool, True where a sequence takes the first version.
-
-        Returns:
-            (C, S, d).
+        Every position is normalised and mapped once per version. (2, S, d) and (C, S)
+        bool, True where a sequence takes the first version, to (C, S, d).
         """
         choose = first[..., None]
         x = torch.where(choose, versions[0], versions[1])
@@ -169,15 +157,9 @@ class FastEncoder(TransformerEncoder):
         return last
 
     def mixed(self, versions: Tensor, first: Tensor, read: int) -> Tensor:
-        """Encode sequences whose positions come from one of two versions.
+        """Encode C sequences whose positions come from one of two versions.
 
-        Args:
-            versions: (2, S, d) without positions.
-            first: (C, S) bool, True where a sequence takes the first version.
-            read: how many leading positions of the result are used.
-
-        Returns:
-            (C, read, d).
+        As `FastLayer.mixed`; of the result, (C, read, d) is computed.
         """
         versions = versions + self.positions[:, : versions.shape[1]]
         if len(self.layers) == 1:
