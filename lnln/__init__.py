@@ -51,6 +51,8 @@ from lnln.training.checkpoint import (
 )
 from lnln.training.loop import train
 from lnln.training.metrics import evaluate_predictions, laziness, majority_floor
+from lnln.training.presets import PRESETS
+from lnln.training.settings import Preset, TrainConfig
 
 __all__ = [
     "LNLN",
