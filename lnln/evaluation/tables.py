@@ -162,7 +162,7 @@ def metric_columns(
     texts = means.assign(text=means["mean"].map("{:.3f}".format) + told)
     texts = texts.set_index(["setting", "method", "metric"])["text"]
     table = texts.unstack("metric", sort=False)
-    table = table.reindex(columns=list(METRICS[scheme])).fillna("")
+    table = table.reindex(columns=list(METRICS[scheme]), fill_value="").fillna("")
     return table if means["setting"].nunique() > 1 else table.droplevel("setting")
 
 
