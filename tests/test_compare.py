@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 
@@ -19,11 +20,14 @@ from lnln.data.opening import Source, open_source
 from lnln.evaluation import tables as compare
 from lnln.evaluation.sweep import load_record
 from lnln.evaluation.tables import (
-    at_rate,
-    available,
+    by_rate,
+    by_subset,
     difference_to,
+    latex,
+    markdown,
+    metric_columns,
+    plain,
     summary,
-    text_table,
     write_tables,
 )
 from lnln.models import TITLES
@@ -54,6 +58,10 @@ def test_every_cell_is_there_with_its_seed(grid: tuple[Path, list[Path]]) -> Non
     assert sorted(p.name for p in paths) == ["almt-1", "almt-2", "lnln-1", "lnln-2"]
     text = write_tables(paths, folder, "mosi")
     assert "LNLN" in text and "ALMT" in text and "Bayes limit" in text
+    head, _, *lines = text.splitlines()
+    assert head.endswith(" corr | MAE less that of LNLN [95 %] |")
+    gaps = {line.split(" | ")[0][2:]: line.split(" | ")[-1] for line in lines}
+    assert [name for name, gap in gaps.items() if "[" in gap] == ["ALMT"]
     for name in ("overall", "rates", "modalities"):
         for suffix in (".csv", ".md", ".tex"):
             assert (folder / (name + suffix)).stat().st_size > 100
@@ -121,25 +129,17 @@ def test_table_by_rate_holds_the_means_of_its_rows(
     grid: tuple[Path, list[Path]],
 ) -> None:
     _, paths = grid
-    rows = compare.rows_of(paths)
-    for setting, name, rate in (
-        (at_rate, "r = 0.3", "0.3"),
-        (available, "audio", "0.0"),
-    ):
-        subset = "a" if setting is available else "lav"
-        values = [
-            float(r["value"])
-            for r in rows
-            if r["method"] == "LNLN" and r["metric"] == "mae"
-            if r["rate"] == rate and r["available"] == subset
-        ]
+    scores = compare.scores_of(paths)
+    for lines, name, rate in ((by_rate, "r = 0.3", 0.3), (by_subset, "audio", 0.0)):
+        subset = "a" if lines is by_subset else "lav"
+        used = (scores.method == "LNLN") & (scores.metric == "mae")
+        values = scores[used & (scores.rate == rate) & (scores.available == subset)]
         assert len(values) == 4  # two training seeds, two mask seeds
-        (found,) = [
-            r
-            for r in summary(rows, "mosi", setting)
-            if (r["setting"], r["method"], r["metric"]) == (name, "LNLN", "mae")
-        ]
-        assert found["mean"] == pytest.approx(sum(values) / 4)
+        means = summary(scores, "mosi", lines).set_index(
+            ["setting", "method", "metric"]
+        )
+        want = pytest.approx(sum(values.value) / 4)
+        assert means.loc[(name, "LNLN", "mae"), "mean"] == want
 
 
 def test_other_data_than_the_grid_was_given_are_refused() -> None:
@@ -188,36 +188,55 @@ def test_a_cluster_survives_the_death_of_a_worker(tmp_path: Path) -> None:
     assert table == write_tables(here, alone, "mosi")
 
 
-def row(method: str, seed: int, mask: int, value: float, rate: float = 0.0) -> Any:
-    return {
-        "method": method,
-        "seed": seed,
-        "mask_seed": mask,
-        "rate": rate,
-        "available": "lav",
-        "metric": "mae",
-        "value": value,
-    }
+def scores_by_hand(*known: tuple[int, int, float, float]) -> pd.DataFrame:
+    """Errors of a method: training seed, mask seed, rate and value."""
+    scores = pd.DataFrame(known, columns=["seed", "mask_seed", "rate", "value"])
+    return scores.assign(method="A", available="lav", metric="mae")
 
 
 def test_spreads_of_seeds_and_masks_are_kept_apart() -> None:
-    rows = [
-        row("A", 1, 0, 1.0),
-        row("A", 1, 1, 1.2),
-        row("A", 2, 0, 2.0),
-        row("A", 2, 1, 2.2),
-    ]
-    rows += [{**r, "rate": 0.5, "value": r["value"] + 1} for r in rows]
-    rows.append(row("A", 1, 0, 99.0, rate=1.0))  # not one of the ten rates
-    (found,) = summary(rows, "mosi")
-    assert found["mean"] == pytest.approx(2.1)
-    assert found["std_training"] == pytest.approx(1 / math.sqrt(2))
-    assert found["std_masks"] == pytest.approx(0.2 / math.sqrt(2))
-    (alone,) = summary(rows[:1], "mosi")
+    scores = scores_by_hand(
+        *((1, 0, r, 1.0 + r) for r in (0.0, 0.5)),
+        *((1, 1, r, 1.2 + r) for r in (0.0, 0.5)),
+        *((2, 0, r, 2.0 + r) for r in (0.0, 0.5)),
+        *((2, 1, r, 2.2 + r) for r in (0.0, 0.5)),
+        (1, 0, 1.0, 99.0),  # not one of the ten rates
+    )
+    means = summary(scores, "mosi")
+    (line,) = means.to_dict("records")
+    assert line["mean"] == pytest.approx(1.85)
+    assert line["std_training"] == pytest.approx(1 / math.sqrt(2))
+    assert line["std_masks"] == pytest.approx(0.2 / math.sqrt(2))
+    (alone,) = summary(scores[:1], "mosi").to_dict("records")
     assert math.isnan(alone["std_training"]) and math.isnan(alone["std_masks"])
-    for form, sign in (("markdown", "±"), ("latex", r"$\pm$")):
-        text = text_table([found], {"A": (0.1, 0.0, 0.2)}, "mosi", form)
-        assert f"2.100 {sign} 0.707" in text and "+0.100" in text
+    table = metric_columns(means, "mosi")
+    assert "| 1.850 ± 0.707 |" in markdown(table)
+    assert r"& 1.850 $\pm$ 0.707 &" in latex(table)
+    assert "| 1.850 ± 0.141 |" in markdown(metric_columns(means, "mosi", "std_masks"))
+
+
+def test_one_table_is_printed_in_three_ways() -> None:
+    table = pd.DataFrame({"acc_2": ["50 %", "1 ± 2"], "long": [0.5, 1.0]}, ["a", "bc"])
+    table = table.rename_axis("of")
+    assert markdown(table).splitlines() == [
+        "| of | acc_2 | long |",
+        "| --- | --- | --- |",
+        "| a | 50 % | 0.5 |",
+        "| bc | 1 ± 2 | 1.0 |",
+    ]
+    assert latex(table).splitlines() == [
+        r"\begin{tabular}{lrr}",
+        r"of & acc\_2 & long \\",
+        r"\hline",
+        r"a & 50 \% & 0.5 \\",
+        r"bc & 1 $\pm$ 2 & 1.0 \\",
+        r"\end{tabular}",
+    ]
+    assert plain(table).splitlines() == [
+        "of  acc_2   long",
+        "a    50 %  0.500",
+        "bc  1 ± 2  1.000",
+    ]
 
 
 def cell(path: Path, error: torch.Tensor) -> Path:
@@ -243,7 +262,7 @@ def test_difference_is_paired_over_utterances(tmp_path: Path) -> None:
 
 def test_missing_cell_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not finished"):
-        compare.rows_of([tmp_path / "almt-1"])
+        compare.scores_of([tmp_path / "almt-1"])
 
 
 def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -162,7 +162,7 @@ def test_the_bound_is_that_of_the_intact_data(name: str, dataset: Dataset) -> No
     limit = bayes_limit(batch, 0.0)
     assert bayes_limit(batch, 0.7, corruption=name) == limit
     wanted = conditions([0.5])
-    methods = {r["method"] for r in reference_rows(dataset, wanted, corruption=name)}
+    methods = set(reference_rows(dataset, wanted, corruption=name).method)
     assert BOUND in methods and BAYES not in methods
 
 
@@ -180,8 +180,8 @@ def test_evaluate_takes_a_corruption(
     for name in ("words", "bursts"):
         command = ["evaluate", str(run), "--corruption", name, "--mask-seeds", "0"]
         assert main([*command, "--quiet", "--device", "cpu"]) == 0
-        rows = read_csv(run / f"robustness-{name}.csv")
-        assert {row["corruption"] for row in rows} == {name}
+        scores = read_csv(run / f"robustness-{name}.csv")
+        assert set(scores.corruption) == {name}
         assert (run / f"robustness-{name}.png").stat().st_size > 10_000
         assert f"robustness-{name}.csv" in capsys.readouterr().out
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from lnln import (
     conditions,
     evaluate,
     load_pretrained,
+    read_csv,
     reference_rows,
     robustness_figure,
     simulate,
@@ -24,7 +26,8 @@ from lnln import (
 )
 from lnln.evaluation.linear import fit_linear
 from lnln.evaluation.plots import save_figure
-from lnln.evaluation.sweep import BAYES, COLUMNS, FLOOR, LINEAR, mean_by_rate, table
+from lnln.evaluation.sweep import BAYES, COLUMNS, FLOOR, LINEAR, mean_by_rate
+from lnln.evaluation.tables import plain, rate_table
 from lnln.training.metrics import METRICS
 from lnln.training.settings import with_train
 
@@ -51,19 +54,15 @@ def test_conditions_sweep_rates_and_seven_subsets() -> None:
 
 def test_rows_are_tidy_and_complete(run: Path, dataset: Dataset) -> None:
     wanted = conditions((0.0, 0.5, 1.0), subsets=True)
-    rows = evaluate(run, dataset, wanted, mask_seeds=(0, 1), progress=False)
+    scores = evaluate(run, dataset, wanted, mask_seeds=(0, 1), progress=False)
+    assert tuple(scores) == COLUMNS
     for metric in METRICS["mosi"]:
-        mine = [r for r in rows if r["metric"] == metric]
-        assert len(mine) == 2 * len(wanted)
-    assert {r["dataset"] for r in rows} == {"simulated"}
+        assert (scores.metric == metric).sum() == 2 * len(wanted)
+    assert set(scores.dataset) == {"simulated"}
     # Rate 0 leaves nothing to chance, and at rate 1 there is nothing left to know.
-    for rate in (0.0, 1.0):
-        values = {
-            r["value"]
-            for r in rows
-            if (r["metric"], r["rate"], r["available"]) == ("mae", rate, "lav")
-        }
-        assert len(values) == 1
+    mae = scores[(scores.metric == "mae") & (scores.available == "lav")]
+    distinct = mae.groupby("rate").value.nunique()
+    assert distinct[0.0] == distinct[1.0] == 1
 
 
 def test_swept_scores_are_those_of_direct_prediction(
@@ -77,16 +76,15 @@ def test_swept_scores_are_those_of_direct_prediction(
     corrupted = erase(batch, fixed_rates(len(batch), 0.6), uniforms).batch
     output = load_model(run / "model.safetensors")(corrupted)
     expected = evaluate_predictions(output.sentiment, batch.labels, "mosi")
-    rows = evaluate(run, dataset, conditions((0.6,)), mask_seeds=(4,), progress=False)
-    for row in rows:
-        if row["metric"] in expected:
-            assert row["value"] == pytest.approx(expected[row["metric"]], abs=1e-5)
+    scores = evaluate(run, dataset, conditions((0.6,)), mask_seeds=(4,), progress=False)
+    values = scores.set_index("metric").value
+    assert values[list(expected)].to_dict() == pytest.approx(expected, abs=1e-5)
 
 
 def test_references_frame_the_result(dataset: Dataset) -> None:
     wanted = conditions((0.0, 0.9))
-    rows = reference_rows(dataset, wanted, linear=fit_linear(dataset, copies=2))
-    mae = mean_by_rate(rows, "mae")
+    scores = reference_rows(dataset, wanted, linear=fit_linear(dataset, copies=2))
+    mae = mean_by_rate(scores, "mae")
     assert set(mae) == {BAYES, FLOOR, LINEAR}
     assert mae[BAYES][0.0] < mae[BAYES][0.9] < mae[FLOOR][0.0] == mae[FLOOR][0.9]
     assert mae[BAYES][0.0] < mae[LINEAR][0.0]
@@ -99,18 +97,57 @@ def test_csv_and_figure_are_written(
     run: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     wanted = conditions((0.0, 0.5))
-    rows = evaluate(run, dataset, wanted, progress=False)
-    rows += reference_rows(dataset, wanted)
-    write_csv(tmp_path / "robustness.csv", rows)
+    own = evaluate(run, dataset, wanted, mask_seeds=("released", 0), progress=False)
+    references = reference_rows(dataset, wanted)
+    scores = pd.concat([own, references], ignore_index=True)
+    write_csv(tmp_path / "robustness.csv", scores)
     with open(tmp_path / "robustness.csv", newline="") as file:
         read = list(csv.DictReader(file))
-    assert len(read) == len(rows) and tuple(read[0]) == COLUMNS
-    assert float(read[0]["value"]) == rows[0]["value"]
-    figure = robustness_figure(rows, ("mae", "acc7"), "simulated")
+    assert len(read) == len(scores) and tuple(read[0]) == COLUMNS
+    assert float(read[0]["value"]) == scores.value[0]
+    assert read[0]["mask_seed"] == "released" and read[-1]["mask_seed"] == ""
+    # What is read is what was written, and is written again as it was.
+    again = read_csv(tmp_path / "robustness.csv")
+    pd.testing.assert_frame_equal(again, scores)
+    write_csv(tmp_path / "again.csv", again)
+    texts = [(tmp_path / f"{n}.csv").read_bytes() for n in ("again", "robustness")]
+    assert texts[0] == texts[1]
+    figure = robustness_figure(scores, ("mae", "acc7"), "simulated")
     assert [a.get_xlabel() for a in figure.axes] == ["missing rate r"] * 2
     save_figure(figure, tmp_path / "robustness.png")
     assert (tmp_path / "robustness.png").read_bytes().startswith(b"\x89PNG")
-    assert "0.50" in table(rows, "LNLN", "mosi")
+
+
+def test_a_table_by_rate_ends_with_the_mean_of_the_ten_rates() -> None:
+    columns = ("method", "available", "rate", "metric", "value")
+    scores = pd.DataFrame(
+        [
+            (method, "lav", rate, metric, rate + seed + (method == "other"))
+            for method in ("LNLN", "other")
+            for rate in (*TEST_RATES, 1.0)
+            for metric in METRICS["mosi"]
+            for seed in (0, 2)
+        ],
+        columns=columns,
+    )
+    text = plain(rate_table(scores, "LNLN", "mosi"))
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == ["r", *METRICS["mosi"]]
+    assert lines[6][:2] == ["0.50", "1.500"]
+    assert lines[-2][:2] == ["1.00", "2.000"]
+    assert lines[-1] == ["mean", *["1.450"] * len(METRICS["mosi"])]
+    few = scores[scores.rate < 0.5]
+    assert "mean" not in plain(rate_table(few, "LNLN", "mosi"))
+
+
+def test_scores_that_are_no_number_stay_so(tmp_path: Path) -> None:
+    at = dict.fromkeys(COLUMNS, "") | {"rate": 0.1 + 0.2, "value": float("nan")}
+    write_csv(tmp_path / "scores.csv", pd.DataFrame([at]))
+    text = (tmp_path / "scores.csv").read_text()
+    assert text.splitlines()[1] == ",,,,,,,,0.30000000000000004,,nan"
+    read = read_csv(tmp_path / "scores.csv")
+    assert read.rate[0] == 0.1 + 0.2 and np.isnan(read.value[0])
+    assert read.seed[0] == ""
 
 
 def test_wrong_data_and_missing_runs_are_refused(

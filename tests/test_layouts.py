@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from file_kinds import (
@@ -626,7 +627,6 @@ def test_archives_are_named(tmp_path: Path) -> None:
 
 
 def test_a_table_of_pandas_is_refused_by_name(tmp_path: Path) -> None:
-    pandas = pytest.importorskip("pandas")
-    pandas.DataFrame({"text": TEXTS, "label": LABELS}).to_pickle(tmp_path / "x.pkl")
+    pd.DataFrame({"text": TEXTS, "label": LABELS}).to_pickle(tmp_path / "x.pkl")
     with pytest.raises(UserError, match=r"asks for .*pandas|pandas"):
         read_mmsa(tmp_path / "x.pkl")

@@ -321,7 +321,7 @@ def test_laziness_ends(scheme: str) -> None:
     assert constant == {"top_share": 1.0, "entropy": 0.0}
     one_of_each = {"mosi": range(-3, 4), "sims": (-0.9, -0.4, 0.0, 0.4, 0.9)}
     even = laziness(list(one_of_each[scheme]), scheme)
-    count = FINEST[scheme][1]
+    count = len(FINEST[scheme][1])
     assert even["top_share"] == pytest.approx(1 / count)
     assert even["entropy"] == pytest.approx(1.0)
 
@@ -343,8 +343,8 @@ def test_confusion_matrix_agrees_with_scikit_learn(scheme: str) -> None:
         true = np.rint(np.clip(label, -3, 3)) + 3
         guess = np.rint(np.clip(pred, -3, 3)) + 3
     matrix = confusion_matrix(pred, label, scheme)
-    name, count = FINEST[scheme]
-    want = sk.confusion_matrix(true, guess, labels=range(count))
+    name, classes = FINEST[scheme]
+    want = sk.confusion_matrix(true, guess, labels=range(len(classes)))
     np.testing.assert_array_equal(matrix, want)
     accuracy = evaluate_predictions(pred, label, scheme)[name]
     assert matrix.trace() / matrix.sum() == pytest.approx(accuracy)

@@ -36,8 +36,8 @@ def dataset() -> Dataset:
 
 def test_real_data_are_never_called_simulated(dataset: Dataset) -> None:
     assert dataset.name != "simulated" and dataset.scheme == "mosi"
-    rows = reference_rows(dataset, conditions((0.0,)))
-    assert {row["method"] for row in rows} == {"majority floor"}
+    scores = reference_rows(dataset, conditions((0.0,)))
+    assert set(scores.method) == {"majority floor"}
 
 
 def test_a_few_epochs_from_scratch_beat_the_floor(
@@ -46,10 +46,10 @@ def test_a_few_epochs_from_scratch_beat_the_floor(
     # Without a pretrained encoder, so that no download and no minutes are needed.
     short = with_train(PRESETS["mini"], epochs=4, validation_rates=(0.0, 0.5))
     train(short, dataset, tmp_path, progress=False, device="cpu")
-    rows = evaluate(
+    scores = evaluate(
         tmp_path, dataset, conditions((0.0, 1.0)), mask_seeds=(0,), progress=False
     )
-    mae = mean_by_rate(rows, "mae")["LNLN"]
+    mae = mean_by_rate(scores, "mae")["LNLN"]
     labels = dataset.test.batch.labels
     floor = majority_floor(dataset.train.batch.labels, labels)["mae"]
     assert mae[0.0] < floor

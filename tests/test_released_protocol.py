@@ -430,23 +430,21 @@ def test_a_run_is_evaluated_on_the_released_masks(
     for metric in METRICS["mosi"]:
         copy = tmp_path / f"model-{metric}.safetensors"
         copy.write_bytes((folder / "model-mae.safetensors").read_bytes())
-    rows = evaluate(
+    scores = evaluate(
         tmp_path,
         dataset,
         conditions((0.0, 0.3, 0.7)),
         mask_seeds=("released", 0),
         progress=False,
     )
-    assert {row["mask_seed"] for row in rows} == {"released", 0}
+    assert set(scores.mask_seed) == {"released", "0"}
     model = load_model(folder / "model-mae.safetensors")
-    values: dict[int | str, list[float]] = {"released": [], 0: []}
-    for row in rows:
-        if row["metric"] == "mae":
-            values[row["mask_seed"]].append(row["value"])
+    mae = scores[scores.metric == "mae"].groupby("mask_seed").value
+    released, ours = (mae.get_group(seed).tolist() for seed in ("released", "0"))
     want = [by_hand(model, dataset.test.batch, rate)["mae"] for rate in (0.0, 0.3, 0.7)]
-    assert values["released"] == pytest.approx(want, abs=1e-5)
-    assert values[0][0] == pytest.approx(values["released"][0], abs=1e-6)
-    assert values[0][1:] != pytest.approx(values["released"][1:], abs=1e-5)
+    assert released == pytest.approx(want, abs=1e-5)
+    assert ours[0] == pytest.approx(released[0], abs=1e-6)
+    assert ours[1:] != pytest.approx(released[1:], abs=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["released", "paper"])

@@ -9,8 +9,9 @@ import torch
 
 from lnln import PRESETS, Split, simulate, write_mmsa
 from lnln.cli.main import main
+from lnln.evaluation.tables import markdown
 from lnln.paper.ablation import ablations, folder_name
-from lnln.paper.printed import markdown, printed
+from lnln.paper.printed import printed, side_by_side
 from lnln.paper.reproduce import ITEMS, number
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,7 +56,7 @@ def test_every_data_set_of_a_table_is_in_the_paper() -> None:
     for name, item in ITEMS.items():
         if name.startswith("table"):
             for dataset in ("MOSI", "MOSEI", "SIMS"):
-                assert bool(printed(number(name), dataset)) == (
+                assert (not printed(number(name), dataset).empty) == (
                     dataset in item.datasets
                 )
 
@@ -63,10 +64,10 @@ def test_every_data_set_of_a_table_is_in_the_paper() -> None:
 @pytest.mark.parametrize("table", [4, 5, 6, 7])
 @pytest.mark.parametrize("dataset", ["MOSI", "SIMS"])
 def test_ablations_have_the_names_of_the_paper(table: int, dataset: str) -> None:
-    rows = printed(table, dataset)
+    cells = printed(table, dataset)
     names = ablations(table, PRESETS["mini"], dataset)
-    if rows:
-        assert set(names) == {row["setting"] for row in rows}
+    if not cells.empty:
+        assert set(names) == set(cells.setting)
 
 
 def test_ablations_change_something_and_only_what_is_the_same_has_one_name() -> None:
@@ -94,7 +95,8 @@ def test_grids_run_and_print_both_numbers(
         for setting in ablations(number(name), PRESETS["mini"]):
             assert f"| {setting} |" in told.split("The paper's")[0]
     if name.startswith("table"):
-        assert markdown(number(name), item.datasets[0]) in told
+        cells = printed(number(name), item.datasets[0])
+        assert markdown(side_by_side(cells)) in told
     assert main([*command, "--dry-run"]) == 0
     assert re.search(r"^0 of \d+ runs to do", capsys.readouterr().out, re.MULTILINE)
 

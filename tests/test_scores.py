@@ -5,6 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from benchmarks.cost import Counter, count, recurrent_layers_in_one_call
@@ -19,7 +20,7 @@ from lnln.training.presets import PRESETS, preset_for
 tool = load_tool("scores")
 
 
-def row(**changes: Any) -> dict[str, Any]:
+def score(**changes: Any) -> dict[str, Any]:
     base = {"method": "LNLN", "seed": 7, "available": "lav", "corruption": "random"}
     base |= {"mask_seed": 0, "rate": 0.0, "metric": "mae", "value": 1.0}
     return base | changes
@@ -29,18 +30,18 @@ def row(**changes: Any) -> dict[str, Any]:
 def run(tmp_path: Path) -> Path:
     folder = tmp_path / "lnln_gamma0-7"
     folder.mkdir()
-    rows = [
-        row(),
-        row(mask_seed=1, value=1.2),
-        row(rate=0.5, value=2.0),
-        row(rate=0.5, mask_seed=1, value=2.4),
-        row(rate=1.0, value=9.0),  # not one of the ten rates
-        row(available="la", value=5.0),  # another subset of modalities
-        row(method=BAYES, mask_seed="", value=0.1),
-        row(metric="f1_neg_pos", value=0.5),
+    scores = [
+        score(),
+        score(mask_seed=1, value=1.2),
+        score(rate=0.5, value=2.0),
+        score(rate=0.5, mask_seed=1, value=2.4),
+        score(rate=1.0, value=9.0),  # not one of the ten rates
+        score(available="la", value=5.0),  # another subset of modalities
+        score(method=BAYES, mask_seed="", value=0.1),
+        score(metric="f1_neg_pos", value=0.5),
     ]
-    write_csv(folder / "robustness.csv", rows)
-    words = [row(corruption="words", value=3.0)]
+    write_csv(folder / "robustness.csv", pd.DataFrame(scores))
+    words = pd.DataFrame([score(corruption="words", value=3.0)])
     write_csv(folder / "robustness-words.csv", words)
     preset = PRESETS["mini"].to_dict()
     (folder / "record.json").write_text(json.dumps({"preset": preset}))
@@ -48,22 +49,30 @@ def run(tmp_path: Path) -> Path:
 
 
 def test_scores_are_means_over_masks(run: Path) -> None:
-    found = {
-        (r["run"], r["seed"], r["corruption"], r["metric"], r["rate"]): r["value"]
-        for r in tool.scores(run, by_mask=False)
-    }
-    assert found == {
-        ("lnln_gamma0", "7", "random", "mae", "0.0"): "1.10000",
-        ("lnln_gamma0", "7", "random", "mae", "0.5"): "2.20000",
-        ("lnln_gamma0", "7", "random", "mae", "1.0"): "9.00000",
-        ("lnln_gamma0", "7", "words", "mae", "0.0"): "3.00000",
-    }
+    scores = tool.scores(run, by_mask=False)
+    assert list(scores.itertuples(index=False, name=None)) == [
+        ("lnln_gamma0", "7", "words", "mae", 0.0, 3.0),
+        ("lnln_gamma0", "7", "random", "mae", 0.0, pytest.approx(1.1)),
+        ("lnln_gamma0", "7", "random", "mae", 0.5, pytest.approx(2.2)),
+        ("lnln_gamma0", "7", "random", "mae", 1.0, 9.0),
+    ]
 
 
 def test_scores_by_mask_are_means_over_rates(run: Path) -> None:
-    found = [r for r in tool.scores(run, by_mask=True) if r["corruption"] == "random"]
-    assert [r["mask_seed"] for r in found] == ["0", "1"]
-    assert [r["value"] for r in found] == ["1.50000", "1.80000"]
+    scores = tool.scores(run, by_mask=True).query("corruption == 'random'")
+    assert scores.mask_seed.tolist() == ["0", "1"]
+    assert scores.value.tolist() == pytest.approx([1.5, 1.8])
+
+
+def test_the_file_of_a_chapter_has_five_decimals(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "scores.csv"
+    monkeypatch.setattr("sys.argv", ["scores.py", str(out), str(run)])
+    assert tool.main() == 0
+    head, first, *_ = out.read_text().splitlines()
+    assert head == "run,seed,corruption,metric,rate,value"
+    assert first == "lnln_gamma0,7,words,mae,0.0,3.00000"
 
 
 def test_a_run_without_scores_is_named(tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def test_training_and_scores_stay_finite(
     for name, tensor in weights.items():
         assert bool(tensor.isfinite().all()), name
     wanted = conditions((0.0, 0.5, 1.0))
-    rows = evaluate(tmp_path, dataset, wanted, device="cpu", progress=False)
-    errors = [row["value"] for row in rows if row["metric"] == "mae"]
+    scores = evaluate(tmp_path, dataset, wanted, device="cpu", progress=False)
+    errors = scores[scores.metric == "mae"].value
     assert len(errors) == 9 and all(map(math.isfinite, errors))
 
 

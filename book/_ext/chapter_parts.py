@@ -8,19 +8,20 @@ with the chapters. `{paper-items}` lists what `lnln reproduce` can repeat, and
 `make gpu` measured.
 """
 
-import csv
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from docutils import nodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from lnln.data.files import data_dir
+from lnln.evaluation.tables import markdown
 from lnln.models import TITLES
 from lnln.paper.reproduce import ITEMS, expected_hours, presets_of
 from lnln.training.presets import preset_for
@@ -91,8 +92,8 @@ class ExerciseList(SphinxDirective):
         listing = nodes.bullet_list()
         for path in sorted((Path(self.env.srcdir) / "book").glob("*.ipynb")):
             self.env.note_dependency(str(path))
-            found = list(exercises(path))
-            if not found:
+            listed = list(exercises(path))
+            if not listed:
                 continue
             link = pending_xref(
                 "",
@@ -105,7 +106,7 @@ class ExerciseList(SphinxDirective):
                 refwarn=True,
             )
             inner = nodes.bullet_list()
-            for number, minutes, what in found:
+            for number, minutes, what in listed:
                 text, _ = self.parse_inline(
                     f"**{number}** ({minutes} minutes): {what}"
                 )
@@ -131,13 +132,13 @@ def hours(name: str) -> str:
     item = ITEMS[name]
     if item.kind in ("settings", "drawing") or item.chapter == "02_the_data":
         return "none"
-    found = {}
+    of_data = {}
     for dataset in item.datasets:
         preset = dataset.lower()
         presets, _ = presets_of(name, preset, dataset)
         seeds = 1 if item.kind == "chapter" else SEEDS
-        found[dataset] = seeds * expected_hours(presets.values(), preset)
-    return ", ".join(f"{d} {max(h, 1):.0f}" for d, h in found.items())
+        of_data[dataset] = seeds * expected_hours(presets.values(), preset)
+    return ", ".join(f"{d} {max(h, 1):.0f}" for d, h in of_data.items())
 
 
 class PaperItems(SphinxDirective):
@@ -145,23 +146,22 @@ class PaperItems(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return a table with one row an item."""
-        lines = [
-            "| item | shows | chapter | repeated on | name | hours |",
-            "| --- | --- | --- | --- | --- | --- |",
-        ]
+        lines = []
         for name, item in ITEMS.items():
             title = name[:-1] if name[-2].isalpha() else name[:-2]
             number = name.removeprefix(title)
-            cells = (
-                f"{title.capitalize()} {number}",
-                f"{item.shows}: {', '.join(item.datasets)}".rstrip(": "),
-                f"{{doc}}`/book/{item.chapter}`",
-                REPEATED_ON[item.kind],
-                f"`{name}`",
-                hours(name),
-            )
-            lines.append("| " + " | ".join(cells) + " |")
-        return self.parse_text_to_nodes("\n".join(lines))
+            shows = f"{item.shows}: {', '.join(item.datasets)}".rstrip(": ")
+            line = {
+                "item": f"{title.capitalize()} {number}",
+                "shows": shows,
+                "chapter": f"{{doc}}`/book/{item.chapter}`",
+                "repeated on": REPEATED_ON[item.kind],
+                "name": f"`{name}`",
+                "hours": hours(name),
+            }
+            lines.append(line)
+        table = pd.DataFrame(lines).set_index("item")
+        return self.parse_text_to_nodes(markdown(table))
 
 
 class PaperCost(SphinxDirective):
@@ -169,18 +169,16 @@ class PaperCost(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Return a table with one row a method."""
-        names = ("mosi", "mosei", "sims")
-        lines = [
-            "| method | " + " | ".join(map(str.upper, names)) + " |",
-            "| --- | --- | --- | --- |",
-        ]
-        for method, title in TITLES.items():
-            cells = (
-                f"{expected_hours([preset_for(method, name)], name):.1f}"
-                for name in names
-            )
-            lines.append(f"| {title} | " + " | ".join(cells) + " |")
-        return self.parse_text_to_nodes("\n".join(lines))
+        table = pd.DataFrame(
+            {
+                name.upper(): {
+                    title: f"{expected_hours([preset_for(m, name)], name):.1f}"
+                    for m, title in TITLES.items()
+                }
+                for name in ("mosi", "mosei", "sims")
+            }
+        )
+        return self.parse_text_to_nodes(markdown(table.rename_axis("method")))
 
 
 def speed_table(path: Path) -> str:
@@ -194,14 +192,9 @@ def speed_table(path: Path) -> str:
     """
     if not path.is_file():
         return "Not measured yet: no GPU was at hand. `make gpu` does it."
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    columns = [name for name in rows[0] if name != "machine"]
-    lines = [columns, ["---"] * len(columns)]
-    lines += [[row[name] for name in columns] for row in rows]
-    machines = dict.fromkeys(row["machine"] for row in rows)
-    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return f"{table}\n\nOn {', '.join(machines)}."
+    table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=0)
+    machines = table.pop("machine").unique()
+    return f"{markdown(table)}\n\nOn {', '.join(machines)}."
 
 
 class GpuSpeed(SphinxDirective):

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from lnln import __version__
 from lnln.cli import doctor
 from lnln.cli.compare import add_compare
@@ -30,6 +32,7 @@ from lnln.data.simulated.corpus import simulate
 from lnln.evaluation import sweep as ev
 from lnln.evaluation.linear import fit_linear
 from lnln.evaluation.plots import robustness_figure, save_figure
+from lnln.evaluation.tables import plain, rate_table
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
 from lnln.training.checkpoint import load_model, load_pretrained
@@ -204,7 +207,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         "mask_seeds": options.mask_seeds,
         "corruption": corruption,
     }
-    rows = ev.evaluate(
+    own = ev.evaluate(
         options.folder,
         dataset,
         wanted,
@@ -212,12 +215,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         progress=not options.quiet,
         **common,
     )
-    method = rows[0]["method"]
+    method = own["method"].iloc[0]
     linear = fit_linear(dataset, device=options.device) if options.linear else None
-    rows += ev.reference_rows(dataset, wanted, linear=linear, **common)
-    out = options.out or options.folder
-    scores = out / file_under(corruption, "robustness.csv")
-    ev.write_csv(scores, rows)
+    references = ev.reference_rows(dataset, wanted, linear=linear, **common)
+    scores = pd.concat([own, references])
+    table = (options.out or options.folder) / file_under(corruption, "robustness.csv")
+    ev.write_csv(table, scores)
     headline = (
         ("mae", "acc2", "f1")
         if dataset.scheme == "sims"
@@ -226,11 +229,11 @@ def _evaluate(options: argparse.Namespace) -> int:
     title = f"{method} on {dataset.name} data ({options.split}), {record['device']}"
     rule = f"epoch chosen by: {record['selection_rule']}"
     available = "".join(modalities)
-    figure = robustness_figure(rows, headline, f"{title}\n{rule}", available)
-    save_figure(figure, scores.with_suffix(".png"))
+    figure = robustness_figure(scores, headline, f"{title}\n{rule}", available)
+    save_figure(figure, table.with_suffix(".png"))
     print(f"{title}\n{rule}\nmean over mask seeds {options.mask_seeds}")
-    print(ev.table(rows, method, dataset.scheme, available))
-    print(f"{scores}\n{scores.with_suffix('.png')}")
+    print(plain(rate_table(own, method, dataset.scheme, available)))
+    print(f"{table}\n{table.with_suffix('.png')}")
     return 0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import pandas as pd
 import torch
 
 from lnln.data.batch import MODALITIES, Dataset
+from lnln.evaluation.tables import plain
+from lnln.training.metrics import FINEST, class_counts
 
 #: The files published with MMSA by their SHA-256.
 PUBLISHED = dict(
@@ -35,26 +37,28 @@ def describe(dataset: Dataset) -> str:
     """
     origin = PUBLISHED.get(dataset.sha256)
     known = f"published with MMSA as {origin}" if origin else "not a published file"
-    shapes = [["split", "N", "T_l", "T_a x d_a", "T_v x d_v", "full-length sentences"]]
-    lengths = [["split", "text", "audio", "vision"]]
-    labels = [["split", *_bin_names(dataset.scheme), "|", "neg", "zero", "pos"]]
+    shapes, lengths, labels = {}, {}, {}
     for name, split in dataset.splits.items():
-        batch = split.batch
+        batch, values = split.batch, split.batch.labels
         full = (batch.token_lengths == batch.tokens.shape[1]).float().mean().item()
-        shapes.append([name, str(len(split)), str(batch.tokens.shape[1])])
-        for frames in (batch.audio, batch.vision):
-            shapes[-1].append(" x ".join(str(size) for size in frames.shape[1:]))
-        shapes[-1].append(f"{full:.1%}")
-        lengths.append([name, *(_spread(batch.lengths(m)) for m in MODALITIES)])
-        values = batch.labels.double().cpu().numpy()
-        signs = [int((np.sign(values) == s).sum()) for s in (-1, 0, 1)]
-        counts = [str(n) for n in _histogram(values, dataset.scheme)]
-        labels.append([name, *counts, "|", *(str(n) for n in signs)])
+        shapes[name] = {
+            "N": len(split),
+            "T_l": batch.tokens.shape[1],
+            "T_a x d_a": " x ".join(map(str, batch.audio.shape[1:])),
+            "T_v x d_v": " x ".join(map(str, batch.vision.shape[1:])),
+            "full-length sentences": f"{full:.1%}",
+        }
+        lengths[name] = [_spread(batch.lengths(m)) for m in MODALITIES]
+        counts = class_counts(values, dataset.scheme)
+        signs = [int((values.sign() == sign).sum()) for sign in (-1, 0, 1)]
+        labels[name] = [*counts, "|", *signs]
+    classes = FINEST[dataset.scheme][1]
     lines = [f"file      {dataset.source}", f"SHA-256   {dataset.sha256}"]
     lines += [f"          {known}"]
     lines += [f"data set  {dataset.name}, scored as {dataset.scheme}", ""]
-    lines += [*_table(shapes), "", "lengths (min / median / max)", *_table(lengths)]
-    lines += ["", "labels", *_table(labels), "", "read as"]
+    lines += [_table(shapes), "", "lengths (min / median / max)"]
+    lines += [_table(lengths, "text", "audio", "vision"), "", "labels"]
+    lines += [_table(labels, *classes, "|", "neg", "zero", "pos"), "", "read as"]
     for sentence in (dataset.layout or "simulated", *dataset.notes):
         lines += _item(sentence)
     lines += ["", "mended on reading"]
@@ -73,32 +77,11 @@ def _item(sentence: str) -> list[str]:
     return textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
 
 
-def _bin_names(scheme: str) -> list[str]:
-    if scheme == "sims":
-        return ["[-1,-0.7]", "(-0.7,-0.1]", "(-0.1,0.1]", "(0.1,0.7]", "(0.7,1]"]
-    return [str(i) for i in range(-3, 4)]
-
-
-def _histogram(values: npt.NDArray[np.float64], scheme: str) -> npt.NDArray[np.int64]:
-    if scheme == "sims":
-        # Rounding undoes float32, in which -0.7 lies above the edge -0.7.
-        edges = (-0.7, -0.1, 0.1, 0.7)
-        classes = np.digitize(values.round(4), edges, right=True)
-        return np.bincount(classes, minlength=5)
-    return np.bincount(values.clip(-3, 3).round().astype(np.int64) + 3, minlength=7)
-
-
 def _spread(lengths: torch.Tensor) -> str:
     low, high = int(lengths.min()), int(lengths.max())
     return f"{low} / {int(lengths.median())} / {high}"
 
 
-def _table(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if i else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
+def _table(by_split: dict[str, Any], *columns: str) -> str:
+    table = pd.DataFrame.from_dict(by_split, "index", columns=columns or None)
+    return plain(table.rename_axis("split"))

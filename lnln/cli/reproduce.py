@@ -16,7 +16,7 @@ from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
 from lnln.data.errors import SettingsError
 from lnln.data.opening import Source, open_source
-from lnln.evaluation.tables import adapted
+from lnln.evaluation.tables import adapted, markdown
 from lnln.paper import printed as paper
 from lnln.paper.grid import cells_of, run_grid
 from lnln.paper.reproduce import (
@@ -131,7 +131,8 @@ def _reproduce(options: argparse.Namespace) -> int:
     print(f"Ours, {options.item} on {dataset.source}:\n\n{ours}\n")
     if options.item.startswith("table"):
         print(f"The paper's, as printed, {dataset_name} (see chapter 27 for errors):\n")
-        print(paper.markdown(number(options.item), dataset_name))
+        printed = paper.printed(number(options.item), dataset_name)
+        print(markdown(paper.side_by_side(printed)))
     return 0
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from lnln.data.batch import MODALITIES, Batch
 from lnln.data.simulated.corpus import GRID, posterior
 from lnln.missing.corruption import CORRUPTIONS
-from lnln.training.metrics import METRICS, evaluate_predictions
+from lnln.training.metrics import CLASSIFIERS, METRICS, evaluate_predictions
 
 Floats = NDArray[np.float64]
 
@@ -41,11 +41,12 @@ def best_answer(p: Floats, metric: str) -> Floats:
         return np.where(p[:, GRID > 0].sum(1) > p[:, GRID < 0].sum(1), 1.0, -1.0)
     if metric.endswith("neg_nonneg"):
         return np.where(p[:, GRID >= 0].sum(1) >= p[:, GRID < 0].sum(1), 1.0, -1.0)
-    limit = {"acc7": 3, "acc5": 2, "acc3": 1}[metric]
-    classes = np.rint(np.clip(GRID, -limit, limit))
-    values = np.arange(-limit, limit + 1)
-    mass = np.stack([p[:, classes == c].sum(axis=1) for c in values], axis=1)
-    return values[mass.argmax(axis=1)].astype(float)
+    classes = CLASSIFIERS["mosi"][metric](GRID)
+    mass = np.stack(
+        [p[:, classes == c].sum(axis=1) for c in np.unique(classes)], axis=1
+    )
+    # The classes are whole numbers around 0.
+    return mass.argmax(axis=1) - float(classes.max() // 2)
 
 
 def limit_scores(p: Floats, labels: Floats) -> dict[str, float]:

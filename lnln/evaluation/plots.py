@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+
 from lnln.data.files import atomic_path
-from lnln.evaluation.sweep import BAYES, BOUND, FLOOR, LINEAR, Row, mean_by_rate
+from lnln.evaluation.sweep import BAYES, BOUND, FLOOR, LINEAR
 from lnln.missing.corruption import CORRUPTIONS
 
 if TYPE_CHECKING:
@@ -38,7 +41,7 @@ TITLES = {
 
 
 def robustness_figure(
-    rows: Sequence[Row],
+    scores: pd.DataFrame,
     metrics: Sequence[str],
     title: str = "",
     available: str = "lav",
@@ -46,11 +49,11 @@ def robustness_figure(
     """Metrics over the missing rate (the paper's Fig. 2), one line per method.
 
     Args:
-        rows: tidy rows of `lnln.evaluation.sweep` under one corruption; bands span the
-            mask seeds.
+        scores: in the tidy form of `lnln.evaluation.sweep`, under one corruption; bands
+            span the seeds.
         metrics: one panel each.
         title: above the panels.
-        available: the modalities that were available, as in the rows.
+        available: the modalities that were available, as in the scores.
 
     Returns:
         A Matplotlib figure that belongs to no window.
@@ -59,22 +62,19 @@ def robustness_figure(
 
     figure = Figure(figsize=(4.2 * len(metrics), 3.6), layout="constrained")
     panels = figure.subplots(1, len(metrics), squeeze=False)[0]
-    severity = CORRUPTIONS[rows[0].get("corruption", "random")].severity
+    severity = CORRUPTIONS[scores["corruption"].iloc[0]].severity
     for axes, metric in zip(panels, metrics, strict=True):
-        methods = mean_by_rate(rows, metric, available)
-        ordinary = [m for m in methods if m not in _REFERENCES]
-        for method, curve in methods.items():
-            style = dict(_REFERENCES.get(method, {}))
-            if not style:
-                place = ordinary.index(method)
-                style = {
-                    "color": COLOURS[place % len(COLOURS)],
-                    "marker": _MARKERS[place % len(_MARKERS)],
-                }
-            axes.plot(list(curve), list(curve.values()), label=method, **style)
-            band = _band(rows, (method, metric, available), list(curve))
+        used = (scores["metric"] == metric) & (scores["available"] == available)
+        colours, markers = cycle(COLOURS), cycle(_MARKERS)
+        for method, part in scores[used].groupby("method", sort=False):
+            style = _REFERENCES.get(method)
+            if style is None:
+                style = {"color": next(colours), "marker": next(markers)}
+            of_rate = part.groupby("rate")["value"]
+            mean, low, high = of_rate.mean(), of_rate.min(), of_rate.max()
+            axes.plot(mean, label=method, **style)
             axes.fill_between(
-                list(curve), *band, color=style["color"], alpha=0.2, linewidth=0
+                mean.index, low, high, color=style["color"], alpha=0.2, linewidth=0
             )
         axes.set(xlabel=severity, ylabel=TITLES.get(metric, metric))
         axes.grid(alpha=0.3)
@@ -82,21 +82,6 @@ def robustness_figure(
     if title:
         figure.suptitle(title, fontsize=11)
     return figure
-
-
-def _band(
-    rows: Sequence[Row], curve: tuple[str, str, str], rates: Sequence[float]
-) -> tuple[list[float], list[float]]:
-    values = [
-        [
-            float(row["value"])
-            for row in rows
-            if (row["method"], row["metric"], row["available"]) == curve
-            and float(row["rate"]) == rate
-        ]
-        for rate in rates
-    ]
-    return [min(v) for v in values], [max(v) for v in values]
 
 
 def flow_figure(

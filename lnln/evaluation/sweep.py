@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
@@ -17,7 +16,7 @@ from lnln.data.batch import MODALITIES, Batch, DataError, Dataset
 from lnln.data.files import atomic_path
 from lnln.evaluation.limits import bayes_limit
 from lnln.evaluation.linear import LinearBaseline
-from lnln.missing.corruption import CORRUPTIONS, Damaged
+from lnln.missing.corruption import CORRUPTIONS
 from lnln.missing.erasing import MODALITY_SUBSETS, TEST_RATES
 from lnln.models import TITLES
 from lnln.training.checkpoint import (
@@ -28,15 +27,11 @@ from lnln.training.checkpoint import (
     selected_checkpoints,
 )
 from lnln.training.devices import resolve_device
-from lnln.training.metrics import (
-    METRICS,
-    evaluate_predictions,
-    laziness,
-    majority_floor,
-)
+from lnln.training.metrics import evaluate_predictions, laziness, majority_floor
 from lnln.training.settings import Preset
 
-#: Columns of `robustness.csv`; one number per row.
+#: Columns of scores in tidy form, one number a row, as in `robustness.csv`. Rate and
+#: value are numbers, all else is text; what does not apply is empty.
 COLUMNS = (
     "dataset",
     "method",
@@ -50,7 +45,6 @@ COLUMNS = (
     "metric",
     "value",
 )
-Row = dict[str, Any]
 BAYES, FLOOR, LINEAR = "Bayes limit", "majority floor", "linear baseline"
 #: The limit of the intact data, where that of the damaged ones is not known.
 BOUND = "Bayes limit, intact"
@@ -113,7 +107,7 @@ def evaluate(
     progress: bool = True,
     watch: Callable[[Condition, Sequence[Predictions]], None] | None = None,
     corruption: str = "random",
-) -> list[Row]:
+) -> pd.DataFrame:
     """Evaluate a run under every condition and mask seed.
 
     Args:
@@ -129,7 +123,7 @@ def evaluate(
         corruption: a key of `CORRUPTIONS`, whose severity the rates are.
 
     Returns:
-        Tidy rows with `COLUMNS`: all metrics, and how lazy the predictions are.
+        Scores with `COLUMNS`: all metrics, and how lazy the predictions are.
 
     Raises:
         CheckpointError: a checkpoint is missing or damaged.
@@ -137,7 +131,7 @@ def evaluate(
         DeviceMemoryError: the device cannot hold even one utterance.
         SettingsError: this machine has no such device.
     """
-    mask_seeds = list(dict.fromkeys(mask_seeds))
+    seeds = list(dict.fromkeys(mask_seeds))
     where = resolve_device(device)
     record = load_record(folder)
     if record["data"]["scheme"] != dataset.scheme:
@@ -147,42 +141,55 @@ def evaluate(
         )
     batch = dataset.splits[split].batch
     files = selected_checkpoints(record["selection"], dataset.scheme)
-    rows: list[Row] = []
+    known = {
+        "dataset": dataset.name,
+        "seed": record["seed"],
+        "selection": record["selection"],
+        "split": split,
+        "corruption": corruption,
+    }
+    parts = []
     names = sorted(set(files.values()))
-    total = len(names) * len(wanted) * len(mask_seeds)
+    total = len(names) * len(wanted) * len(seeds)
     with tqdm(total=total, desc="evaluating", disable=not progress) as bar:
         for name in names:
             _check_kept(Path(folder) / name, files, record["selection"])
             trained = load_model(Path(folder) / name, where)
             trained.check(batch, dataset.source)
             kept = [m for m, file in files.items() if file == name]
-            base = {
-                "dataset": dataset.name,
-                "method": _method_name(trained.preset),
-                "seed": record["seed"],
-                "selection": record["selection"],
-                "split": split,
-                "corruption": corruption,
-            }
-            for available, rate in wanted:
-                usable = [m for m in available if m in trained.preset.train.modalities]
-                damaged = [
-                    CORRUPTIONS[corruption].damage(batch, rate, tuple(usable), seed)
-                    for seed in mask_seeds
-                ]
-                predictions = _predict(trained, damaged)
+            known["method"] = _method_name(trained.preset)
+            for condition in wanted:
+                predictions = _predict(trained, batch, condition, seeds, corruption)
                 if watch is not None and "mae" in kept:
-                    watch((available, rate), predictions)
-                for seed, predicted in zip(mask_seeds, predictions, strict=True):
+                    watch(condition, predictions)
+                for seed, predicted in zip(seeds, predictions, strict=True):
                     scores = _scores(predicted, batch, dataset.scheme, kept)
-                    at = {"available": "".join(available), "mask_seed": seed}
-                    rows += _rows({**base, **at, "rate": rate}, scores)
+                    parts.append(_tidy(scores, condition, mask_seed=seed, **known))
                     bar.update()
-    return rows
+    return pd.concat(parts, ignore_index=True)
 
 
-def _predict(trained: TrainedModel, damaged: Sequence[Damaged]) -> list[Predictions]:
-    """What a model says to the same utterances under several corruptions."""
+def _tidy(scores: dict[str, float], condition: Condition, **known: Any) -> pd.DataFrame:
+    """Scores of one set of predictions with `COLUMNS`; what is not known is empty."""
+    same = dict.fromkeys(COLUMNS, "") | {name: str(x) for name, x in known.items()}
+    available, rate = condition
+    same |= {"available": "".join(available)}
+    numbers = {"rate": float(rate), "value": list(scores.values())}
+    return pd.DataFrame({**same, "metric": list(scores), **numbers})
+
+
+def _predict(
+    trained: TrainedModel,
+    batch: Batch,
+    condition: Condition,
+    seeds: Sequence[int | str],
+    corruption: str,
+) -> list[Predictions]:
+    """What a model says under one condition, once for each mask seed."""
+    available, rate = condition
+    usable = tuple(m for m in available if m in trained.preset.train.modalities)
+    damage = CORRUPTIONS[corruption].damage
+    damaged = [damage(batch, rate, usable, seed) for seed in seeds]
     if len({id(part.batch) for part in damaged}) == 1:
         # Only what is erased differs, so much of the work is shared.
         return trained.sweep(
@@ -224,10 +231,6 @@ def _scores(
     return chosen
 
 
-def _rows(at: Row, scores: dict[str, float]) -> list[Row]:
-    return [{**at, "metric": metric, "value": v} for metric, v in scores.items()]
-
-
 def reference_rows(
     dataset: Dataset,
     wanted: Sequence[Condition],
@@ -236,7 +239,7 @@ def reference_rows(
     mask_seeds: Sequence[int | str] = (0, 1, 2),
     linear: LinearBaseline | None = None,
     corruption: str = "random",
-) -> list[Row]:
+) -> pd.DataFrame:
     """What a result is read against: floor, and on simulated data the Bayes limit.
 
     Args:
@@ -244,85 +247,59 @@ def reference_rows(
         linear: a fitted linear baseline to add, which computes on its own device.
 
     Returns:
-        Tidy rows with `COLUMNS`; the methods are named `BAYES` (or `BOUND`), `FLOOR`
+        Scores with `COLUMNS`; the methods are named `BAYES` (or `BOUND`), `FLOOR`
         and `LINEAR`.
     """
     batch = dataset.splits[split].batch
     kind = CORRUPTIONS[corruption]
-    base = {"dataset": dataset.name, "seed": "", "selection": "", "split": split}
-    base["corruption"] = corruption
+    known = {"dataset": dataset.name, "split": split, "corruption": corruption}
     floor = majority_floor(dataset.train.batch.labels, batch.labels, dataset.scheme)
-    rows: list[Row] = []
-    for available, rate in wanted:
-        at = {**base, "available": "".join(available), "mask_seed": "", "rate": rate}
-        rows += _rows({**at, "method": FLOOR}, floor)
+    parts = []
+    for condition in wanted:
+        available, rate = condition
+        parts.append(_tidy(floor, condition, method=FLOOR, **known))
         if dataset.name == "simulated":
             limit = bayes_limit(
                 batch, rate, mask_seeds, available, corruption=corruption
             )
-            rows += _rows({**at, "method": BAYES if kind.exact else BOUND}, limit)
+            method = BAYES if kind.exact else BOUND
+            parts.append(_tidy(limit, condition, method=method, **known))
         if linear is not None:
             for seed in mask_seeds:
                 corrupted = kind.damage(batch, rate, available, seed).erased()
                 scores = evaluate_predictions(
                     linear(corrupted), batch.labels, dataset.scheme
                 )
-                rows += _rows({**at, "method": LINEAR, "mask_seed": seed}, scores)
-    return rows
+                at = {"method": LINEAR, "mask_seed": seed}
+                parts.append(_tidy(scores, condition, **at, **known))
+    return pd.concat(parts, ignore_index=True)
 
 
-def write_csv(path: Path | str, rows: Sequence[Row]) -> None:
-    """Write tidy rows atomically."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({c: row.get(c, "") for c in COLUMNS})
-    with atomic_path(Path(path)) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
+def write_csv(path: Path | str, scores: pd.DataFrame) -> None:
+    """Write a table without its index, atomically."""
+    with atomic_path(Path(path)) as draft:
+        scores.to_csv(draft, index=False, na_rep="nan", lineterminator="\n")
 
 
-def read_csv(path: Path | str) -> list[Row]:
-    """Read what `write_csv` wrote; all values are text."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def read_csv(path: Path | str) -> pd.DataFrame:
+    """Read scores in tidy form: rate and value as numbers, all else as text."""
+    texts = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return texts.astype({"rate": float, "value": float})
 
 
 def mean_by_rate(
-    rows: Iterable[Row], metric: str, available: str = "lav"
-) -> dict[str, dict[float, float]]:
-    """A metric per method and rate, averaged over seeds and mask seeds.
+    scores: pd.DataFrame, metric: str, available: str = "lav"
+) -> pd.DataFrame:
+    """A metric per rate and method, averaged over seeds and mask seeds.
 
     Args:
-        rows: tidy rows.
+        scores: in tidy form.
         metric: which metric.
         available: which modalities were available.
 
     Returns:
-        {method: {rate: mean}}.
+        A line a rate, a column a method, in the order of the scores.
     """
-    values: dict[str, dict[float, list[float]]] = {}
-    for row in rows:
-        if row["metric"] == metric and row["available"] == available:
-            of_method = values.setdefault(row["method"], {})
-            of_method.setdefault(float(row["rate"]), []).append(float(row["value"]))
-    return {
-        method: {rate: sum(v) / len(v) for rate, v in sorted(by_rate.items())}
-        for method, by_rate in values.items()
-    }
-
-
-def table(rows: Sequence[Row], method: str, scheme: str, available: str = "lav") -> str:
-    """A method's metrics per missing rate as text, with the mean of r = 0..0.9."""
-    metrics = METRICS[scheme]
-    columns = [mean_by_rate(rows, m, available).get(method, {}) for m in metrics]
-    rates = sorted(set().union(*columns))
-    lines = ["   r  " + "".join(f"{m:>18}" for m in metrics)]
-    for rate in rates:
-        cells = "".join(f"{c[rate]:18.3f}" for c in columns)
-        lines.append(f"{rate:5.2f} {cells}")
-    swept = [rate for rate in TEST_RATES if rate in rates]
-    if len(swept) == len(TEST_RATES):
-        means = [sum(c[rate] for rate in swept) / len(swept) for c in columns]
-        lines.append(" mean " + "".join(f"{m:18.3f}" for m in means))
-    return "\n".join(lines)
+    used = (scores["metric"] == metric) & (scores["available"] == available)
+    means = scores[used].groupby(["method", "rate"], sort=False)["value"].mean()
+    return means.unstack("method", sort=False).sort_index()

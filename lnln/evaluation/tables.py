@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lnln.data.files import atomic_path
 from lnln.evaluation import sweep as ev
@@ -24,11 +22,39 @@ from lnln.training.metrics import METRICS
 from lnln.training.settings import Preset, with_train
 
 _BOOTSTRAP = 2000
+_ESCAPED = str.maketrans({"_": r"\_", "%": r"\%", "±": r"$\pm$"})
 
-#: Says which line of a table a score belongs to; None for no line of it.
-Setting = Callable[[ev.Row], str | None]
+#: Names the line of a table that each score belongs to; missing for no line of it.
+Lines = Callable[[pd.DataFrame], pd.Series]
 #: Title and ends of a confidence interval of a difference in error.
 Gap = tuple[float, float, float]
+
+
+def plain(table: pd.DataFrame) -> str:
+    """A table as text for a console; its index comes first, to the left."""
+    cells = table.map(lambda x: f"{x:.3f}" if isinstance(x, float) else str(x))
+    widths = [max(map(len, [name, *cells[name]])) + 1 for name in cells]
+    cells = cells.rename_axis(index=None, columns=table.index.name)
+    return str(cells.to_string(col_space=widths))
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table as Markdown; its index comes first."""
+    flat = table.reset_index()
+    lines = [list(flat), ["---"] * flat.shape[1], *flat.to_numpy()]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def latex(table: pd.DataFrame) -> str:
+    """A table as LaTeX; its index comes first, to the left."""
+    flat = table.reset_index()
+    head, *body = (
+        " & ".join(map(str, line)).translate(_ESCAPED) + r" \\"
+        for line in (list(flat), *flat.to_numpy())
+    )
+    columns = "l" * table.index.nlevels + "r" * table.shape[1]
+    start = rf"\begin{{tabular}}{{{columns}}}"
+    return "\n".join([start, head, r"\hline", *body, r"\end{tabular}"])
 
 
 def title_of(path: Path, titles: Mapping[str, str]) -> str:
@@ -36,91 +62,123 @@ def title_of(path: Path, titles: Mapping[str, str]) -> str:
     return titles[path.name.rsplit("-", 1)[0]]
 
 
-def rows_of(
+def scores_of(
     paths: Iterable[Path],
     titles: Mapping[str, str] = TITLES,
     corruption: str = "random",
-) -> list[ev.Row]:
+) -> pd.DataFrame:
     """The scores of finished cells; what is repeated in each (the references) once.
 
     Args:
         paths: the cells.
-        titles: {name of a cell without its seed: what its rows are called}.
+        titles: {name of a cell without its seed: what its scores are called}.
         corruption: under which they were scored.
 
     Raises:
         CheckpointError: a cell is not finished.
     """
-    rows: dict[tuple[Any, ...], ev.Row] = {}
+    parts = []
     for path in paths:
         try:
-            found = ev.read_csv(path / file_under(corruption, "robustness.csv"))
+            scores = ev.read_csv(path / file_under(corruption, "robustness.csv"))
         except FileNotFoundError:
             raise CheckpointError(f"{path}: not finished; run the grid again") from None
-        own = "".join(ev.load_record(path)["preset"]["train"]["modalities"])
-        for row in found:
-            if row["method"] not in ev.REFERENCES:
-                row["method"] = title_of(path, titles)
-                # All that a model was trained with (Table 6) is all there is for it.
-                row["available"] = {own: "lav"}.get(row["available"], row["available"])
-            rows[tuple(row.values())] = row
-    return list(rows.values())
+        trained_with = ev.load_record(path)["preset"]["train"]["modalities"]
+        own = ~scores["method"].isin(ev.REFERENCES)
+        scores.loc[own, "method"] = title_of(path, titles)
+        # All that a model was trained with (Table 6) is all there is for it.
+        everything = own & (scores["available"] == "".join(trained_with))
+        scores.loc[everything, "available"] = "lav"
+        parts.append(scores)
+    return pd.concat(parts).drop_duplicates(ignore_index=True)
 
 
-def swept(row: ev.Row) -> str | None:
-    """All ten rates together, as in Tables 2 and 3 of the paper."""
-    inside = row["available"] == "lav" and float(row["rate"]) in TEST_RATES
-    return "mean of r = 0 to 0.9" if inside else None
+def over_rates(scores: pd.DataFrame) -> pd.Series:
+    """One line for all ten rates, as in Tables 2 and 3 of the paper."""
+    inside = (scores["available"] == "lav") & scores["rate"].isin(TEST_RATES)
+    return inside.map({True: "mean of r = 0 to 0.9"})
 
 
-def at_rate(row: ev.Row) -> str | None:
-    """Each rate by itself, as in Tables 9 and 10."""
-    return None if swept(row) is None else f"r = {float(row['rate']):.1f}"
+def by_rate(scores: pd.DataFrame) -> pd.Series:
+    """A line a rate, as in Tables 9 and 10."""
+    return scores["rate"].map("r = {:.1f}".format).where(over_rates(scores).notna())
 
 
-def available(row: ev.Row) -> str | None:
-    """Each subset of complete modalities, as in Tables 11 to 14."""
+def by_subset(scores: pd.DataFrame) -> pd.Series:
+    """A line a subset of complete modalities, as in Tables 11 to 14."""
     names = {"l": "language", "a": "audio", "v": "vision"}
-    if float(row["rate"]) != 0.0 or tuple(row["available"]) not in MODALITY_SUBSETS:
-        return None
-    return " + ".join(names[m] for m in row["available"])
+    lines = {"".join(s): " + ".join(names[m] for m in s) for s in MODALITY_SUBSETS}
+    return scores["available"].map(lines).where(scores["rate"] == 0.0)
 
 
 def summary(
-    rows: Sequence[ev.Row], scheme: str, setting: Setting = swept
-) -> list[dict[str, Any]]:
-    """Per setting, method and metric the mean, and two kinds of spread.
+    scores: pd.DataFrame, scheme: str, lines: Lines = over_rates
+) -> pd.DataFrame:
+    """Per line of a table, method and metric the mean, and two kinds of spread.
 
     Args:
-        rows: of several cells.
+        scores: of several cells, in tidy form.
         scheme: "mosi" or "sims".
-        setting: `swept`, `at_rate` or `available`.
+        lines: `over_rates`, `by_rate` or `by_subset`.
 
     Returns:
-        Rows with "setting", "method", "metric", "mean", "std_training" (between
-        training seeds, each averaged over masks) and "std_masks" (between mask seeds,
-        each averaged over training seeds); NaN where there is one only.
+        The columns "setting" (the line's name), "method", "metric", "mean",
+        "std_training" (between training seeds, each averaged over masks) and
+        "std_masks" (between mask seeds, each averaged over training seeds); NaN where
+        there is one only.
     """
-    values: dict[tuple[str, str, str], dict[tuple[str, str], list[float]]] = {}
-    for row in rows:
-        place = setting(row)
-        if place is not None and row["metric"] in METRICS[scheme]:
-            of_metric = values.setdefault((place, row["method"], row["metric"]), {})
-            at = (str(row["seed"]), str(row["mask_seed"]))
-            of_metric.setdefault(at, []).append(float(row["value"]))
-    found = []
-    for (place, method, metric), by_seeds in values.items():
-        means = {at: fmean(v) for at, v in by_seeds.items()}
-        spread = {}
-        for name, axis in (("std_training", 0), ("std_masks", 1)):
-            groups: dict[str, list[float]] = {}
-            for at, value in means.items():
-                groups.setdefault(at[axis], []).append(value)
-            levels = [fmean(group) for group in groups.values()]
-            spread[name] = stdev(levels) if len(levels) > 1 else math.nan
-        at_all = {"setting": place, "method": method, "metric": metric}
-        found.append({**at_all, "mean": fmean(means.values()), **spread})
-    return found
+    named = scores.assign(setting=lines(scores))
+    named = named[named["setting"].notna() & named["metric"].isin(METRICS[scheme])]
+    cell = ["setting", "method", "metric"]
+    each = named.groupby([*cell, "seed", "mask_seed"], sort=False)["value"].mean()
+
+    def spread(seeds: str) -> pd.Series:
+        levels = each.groupby([*cell, seeds], sort=False).mean()
+        return levels.groupby(cell, sort=False).std()
+
+    columns = {
+        "mean": each.groupby(cell, sort=False).mean(),
+        "std_training": spread("seed"),
+        "std_masks": spread("mask_seed"),
+    }
+    return pd.DataFrame(columns).reset_index()
+
+
+def metric_columns(
+    means: pd.DataFrame, scheme: str, spread: str = "std_training"
+) -> pd.DataFrame:
+    """A summary as it is printed: the metrics side by side, as texts.
+
+    Args:
+        means: from `summary`.
+        scheme: "mosi" or "sims".
+        spread: "std_training" or "std_masks", told where there are several seeds.
+
+    Returns:
+        A column a metric; the index is the method, below a "setting" where there are
+        several.
+    """
+    told = means[spread].map(" ± {:.3f}".format).where(means[spread].notna(), "")
+    texts = means.assign(text=means["mean"].map("{:.3f}".format) + told)
+    texts = texts.set_index(["setting", "method", "metric"])["text"]
+    table = texts.unstack("metric", sort=False)
+    table = table.reindex(columns=list(METRICS[scheme]), fill_value="").fillna("")
+    return table if means["setting"].nunique() > 1 else table.droplevel("setting")
+
+
+def rate_table(
+    scores: pd.DataFrame, method: str, scheme: str, available: str = "lav"
+) -> pd.DataFrame:
+    """A method's metrics, a line a missing rate, and the mean of r = 0 to 0.9."""
+    own = scores[scores["method"] == method]
+    table = pd.DataFrame(
+        {m: ev.mean_by_rate(own, m, available)[method] for m in METRICS[scheme]}
+    )
+    swept = table[table.index.isin(TEST_RATES)]
+    table.index = table.index.map("{:.2f}".format).rename("r")
+    if len(swept) == len(TEST_RATES):
+        table.loc["mean"] = swept.mean()
+    return table
 
 
 def difference_to(
@@ -155,69 +213,14 @@ def difference_to(
 
 def _errors(paths: Sequence[Path], corruption: str) -> np.ndarray[Any, Any]:
     """(N,) mean absolute error of each test utterance."""
-    found = []
+    of_cells = []
     name = file_under(corruption, "predictions.safetensors")
     for path in paths:
         tensors, _ = read_tensors(path / name)
         error = (tensors["sentiment"] - tensors["labels"]).abs()
-        found.append(error.mean(dim=0).numpy())
-    errors: np.ndarray[Any, Any] = np.mean(found, axis=0)
+        of_cells.append(error.mean(dim=0).numpy())
+    errors: np.ndarray[Any, Any] = np.mean(of_cells, axis=0)
     return errors
-
-
-def text_table(
-    found: Sequence[dict[str, Any]],
-    gaps: dict[str, Gap],
-    scheme: str,
-    form: str,
-    reference: str = "",
-) -> str:
-    """A summary as a table.
-
-    Args:
-        found: from `summary`.
-        gaps: {title: from `difference_to`}; empty for none.
-        scheme: "mosi" or "sims".
-        form: "markdown" or "latex".
-        reference: the title whose error the gaps are differences to.
-
-    Returns:
-        Text: means, with the spread between training seeds where there are several.
-    """
-    metrics = METRICS[scheme]
-    cells = {(r["setting"], r["method"], r["metric"]): r for r in found}
-    places = list(dict.fromkeys((r["setting"], r["method"]) for r in found))
-    several = len({place for place, _ in places}) > 1
-    head = (["setting"] if several else []) + ["method", *metrics]
-    lines = [head + ([f"MAE less that of {reference} [95 %]"] if gaps else [])]
-    for place, method in places:
-        line = ([place] if several else []) + [method]
-        for metric in metrics:
-            row = cells.get((place, method, metric))
-            line.append("" if row is None else _cell(row, form))
-        if gaps:
-            gap = gaps.get(method)
-            line.append(
-                "" if gap is None else "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap)
-            )
-        lines.append(line)
-    if form == "latex":
-        body = [" & ".join(line).replace("_", r"\_") + r" \\" for line in lines]
-        words = len(head) - len(metrics)
-        columns = "l" * words + "r" * (len(lines[0]) - words)
-        body = [line.replace("%", r"\%") for line in body]
-        start = rf"\begin{{tabular}}{{{columns}}}"
-        return "\n".join([start, body[0], r"\hline", *body[1:], r"\end{tabular}"])
-    rule = ["---"] * len(lines[0])
-    return "\n".join("| " + " | ".join(x) + " |" for x in (lines[0], rule, *lines[1:]))
-
-
-def _cell(row: dict[str, Any], form: str) -> str:
-    sign = r"$\pm$" if form == "latex" else "±"
-    spread = row["std_training"]
-    return f"{row['mean']:.3f}" + (
-        "" if math.isnan(spread) else f" {sign} {spread:.3f}"
-    )
 
 
 def write_tables(
@@ -236,7 +239,7 @@ def write_tables(
             have them, `modalities`, each as .csv, .md and .tex; and `curves.png`. Under
             another corruption than the paper's the names end in it.
         scheme: "mosi" or "sims".
-        titles: see `rows_of`.
+        titles: see `scores_of`.
         reference: the title whose error the others' are compared with.
         corruption: under which the cells were scored.
 
@@ -247,55 +250,54 @@ def write_tables(
     def file(name: str) -> Path:
         return folder / file_under(corruption, name)
 
-    rows = rows_of(paths, titles, corruption)
-    ev.write_csv(file("scores.csv"), rows)
+    scores = scores_of(paths, titles, corruption)
+    ev.write_csv(file("scores.csv"), scores)
+    overall = summary(scores, scheme)
+    errors = overall[overall["metric"] == "mae"].set_index("method")["mean"]
+    gaps = _gaps(paths, titles, reference, corruption)
+    text = _write_table(file("overall"), overall, errors, scheme, gaps)
+    _write_table(file("rates"), summary(scores, scheme, by_rate), errors, scheme)
+    if (scores["available"] == "l").any():
+        subsets = summary(scores, scheme, by_subset)
+        _write_table(file("modalities"), subsets, errors, scheme)
+    metrics = ("mae", "acc2" if scheme == "sims" else "acc2_neg_pos")
+    save_figure(robustness_figure(scores, metrics), file("curves.png"))
+    return text
+
+
+def _gaps(
+    paths: Sequence[Path], titles: Mapping[str, str], reference: str, corruption: str
+) -> pd.Series:
+    """What is printed beside each title of how its error differs; may be empty."""
     cells: dict[str, list[Path]] = {}
     for path in paths:
         cells.setdefault(title_of(path, titles), []).append(path)
-    ours = cells.get(reference, [])
-    gaps = {
-        title: difference_to(ours, theirs, corruption=corruption)
-        for title, theirs in cells.items()
-        if ours and theirs is not ours
-    }
-    overall = summary(rows, scheme)
-    mae = {row["method"]: -row["mean"] for row in overall if row["metric"] == "mae"}
-    text = _write_table(file("overall"), overall, mae, gaps, scheme, reference)
-    _write_table(file("rates"), summary(rows, scheme, at_rate), mae, {}, scheme)
-    if any(row["available"] == "l" for row in rows):
-        by_subset = summary(rows, scheme, available)
-        _write_table(file("modalities"), by_subset, mae, {}, scheme)
-    metrics = ("mae", "acc2" if scheme == "sims" else "acc2_neg_pos")
-    save_figure(robustness_figure(rows, metrics), file("curves.png"))
-    return text
+    ours = cells.pop(reference, [])
+    texts = {}
+    for title, theirs in cells.items() if ours else ():
+        gap = difference_to(ours, theirs, corruption=corruption)
+        texts[title] = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap)
+    return pd.Series(texts, name=f"MAE less that of {reference} [95 %]", dtype=str)
 
 
 def _write_table(
     path: Path,
-    found: list[dict[str, Any]],
-    order: dict[str, float],
-    gaps: dict[str, Gap],
+    means: pd.DataFrame,
+    errors: pd.Series,
     scheme: str,
-    reference: str = "",
+    gaps: pd.Series | None = None,
 ) -> str:
-    """Write .csv, .md and .tex, settings in their order; returns the Markdown."""
-    settings = list(dict.fromkeys(row["setting"] for row in found))
-    found = sorted(
-        found, key=lambda r: (settings.index(r["setting"]), order.get(r["method"], 0.0))
-    )
-    with atomic_path(path.with_suffix(".csv")) as draft:
-        with open(draft, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(found)
-    markdown, latex = (
-        text_table(found, gaps, scheme, form, reference)
-        for form in ("markdown", "latex")
-    )
-    for text, suffix in ((markdown, ".md"), (latex, ".tex")):
+    """Write .csv, .md and .tex, the largest errors first; returns the Markdown."""
+    setting, _ = pd.factorize(means["setting"])
+    means = means.iloc[np.lexsort([-means["method"].map(errors), setting])]
+    ev.write_csv(path.with_suffix(".csv"), means)
+    table = metric_columns(means, scheme)
+    if gaps is not None and len(gaps):
+        table = table.join(gaps).fillna("")
+    for form, suffix in ((markdown, ".md"), (latex, ".tex")):
         with atomic_path(path.with_suffix(suffix)) as draft:
-            draft.write_text(text + "\n", encoding="utf-8")
-    return markdown
+            draft.write_text(form(table) + "\n", encoding="utf-8")
+    return markdown(table)
 
 
 def adapted(preset: Preset, **changes: Any) -> Preset:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Callable
 from dataclasses import replace
 
 from lnln.data.errors import SettingsError
-from lnln.data.files import data_dir
 from lnln.models.method import LossWeights
+from lnln.paper.printed import printed
 from lnln.training.settings import Preset, with_train
 
 FULL = "full model"
@@ -87,13 +86,11 @@ def ablations(table: int, preset: Preset, dataset: str = "MOSI") -> dict[str, Pr
 
 def _weights(dataset: str) -> dict[str, LossWeights]:
     """{setting: weights} of Table 7, the default first."""
-    with open(data_dir() / "paper" / "table07.csv", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["dataset"] == dataset]
-    found = {}
-    for setting in dict.fromkeys(row["setting"] for row in rows):
+    weights = {}
+    for setting in printed(7, dataset)["setting"].unique():
         pairs = re.findall(r"(\w+)=([0-9.]+)", setting)
-        found[setting] = LossWeights(**{name: float(value) for name, value in pairs})
-    return found
+        weights[setting] = LossWeights(**{name: float(value) for name, value in pairs})
+    return weights
 
 
 def folder_name(preset: Preset, base: Preset) -> str:

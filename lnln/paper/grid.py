@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -66,10 +67,10 @@ class Cell:
         """Whether it is scored under all that is asked for."""
         if not self.scores.exists():
             return False
-        rows = ev.read_csv(self.scores)
-        masks = {row["mask_seed"] for row in rows} - {""}  # the references have none
-        # The whole-modality test has rows in which language alone is there.
-        subsets = any(row["available"] == "l" for row in rows)
+        scores = ev.read_csv(self.scores)
+        masks = set(scores["mask_seed"]) - {""}  # the references have none
+        # In the whole-modality test language is there alone, too.
+        subsets = "l" in set(scores["available"])
         return masks == set(map(str, self.mask_seeds)) and subsets >= self.subsets
 
 
@@ -115,7 +116,7 @@ def _score(cell: Cell, dataset: Dataset) -> None:
     wanted = ev.conditions(TEST_RATES, cell.subsets, own)
     seeds = cell.mask_seeds
     kind = cell.corruption
-    rows = ev.evaluate(
+    own_scores = ev.evaluate(
         cell.folder,
         dataset,
         wanted,
@@ -125,12 +126,12 @@ def _score(cell: Cell, dataset: Dataset) -> None:
         watch=keep,
         corruption=kind,
     )
-    rows += ev.reference_rows(dataset, wanted, mask_seeds=seeds, corruption=kind)
+    references = ev.reference_rows(dataset, wanted, mask_seeds=seeds, corruption=kind)
     labels = dataset.test.batch.labels
     tensors = {"sentiment": torch.stack(predicted), "labels": labels}
     kept = cell.folder / file_under(kind, "predictions.safetensors")
     write_tensors(kept, tensors, {})
-    ev.write_csv(cell.scores, rows)
+    ev.write_csv(cell.scores, pd.concat([own_scores, references]))
 
 
 def cells_of(

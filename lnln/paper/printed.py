@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from typing import Any
+import pandas as pd
 
 from lnln.data.files import data_dir
 
 
-def printed(table: int, dataset: str) -> list[dict[str, Any]]:
+def printed(table: int, dataset: str) -> pd.DataFrame:
     """The cells of one of the paper's tables.
 
     Args:
@@ -16,30 +15,29 @@ def printed(table: int, dataset: str) -> list[dict[str, Any]]:
         dataset: "MOSI", "MOSEI" or "SIMS".
 
     Returns:
-        Rows with "method", "setting", "missing_rate", "metric", "value" (as printed)
-        and, in Table 8, "std"; empty if the table has nothing on that data set.
+        Texts in the columns "method", "setting", "missing_rate", "metric", "value" (as
+        printed) and, in Table 8, "std"; empty if the table has nothing on that data
+        set.
     """
     path = data_dir() / "paper" / f"table{table:02d}.csv"
-    with open(path, newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if row["dataset"] == dataset]
+    cells = pd.read_csv(path, dtype=str, keep_default_na=False)
+    return cells[cells["dataset"] == dataset].reset_index(drop=True)
 
 
-def markdown(table: int, dataset: str) -> str:
-    """A printed table as Markdown, one line a method, setting and rate."""
-    rows = printed(table, dataset)
-    metrics = list(dict.fromkeys(row["metric"] for row in rows))
-    lines: dict[tuple[str, ...], dict[str, str]] = {}
-    for row in rows:
-        place = (row["method"], row["setting"], row["missing_rate"])
-        spread = f" ± {row['std']}" if row.get("std") else ""
-        lines.setdefault(place, {})[row["metric"]] = row["value"] + spread
-    # A column that says the same everywhere says nothing.
-    names = ("method", "setting", "rate")
-    told = [i for i in range(3) if len({place[i] for place in lines}) > 1] or [0]
-    head = [*(names[i] for i in told), *metrics]
-    body = [
-        [*(place[i] for i in told), *(cells.get(m, "") for m in metrics)]
-        for place, cells in lines.items()
-    ]
-    rule = ["---"] * len(head)
-    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *body))
+def side_by_side(cells: pd.DataFrame) -> pd.DataFrame:
+    """A printed table with a column a metric.
+
+    Args:
+        cells: from `printed`.
+
+    Returns:
+        Texts; the index is the method, the setting and the rate, less what is the same
+        everywhere.
+    """
+    spread = " ± " + cells["std"] if "std" in cells else ""
+    texts = cells.assign(text=cells["value"] + spread, rate=cells["missing_rate"])
+    lines = ["method", "setting", "rate"]
+    told = [name for name in lines if texts[name].nunique() > 1] or ["method"]
+    texts = texts.set_index([*lines, "metric"])["text"]
+    table = texts.unstack("metric", sort=False).fillna("")
+    return table.droplevel([name for name in lines if name not in told])

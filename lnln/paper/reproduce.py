@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from lnln.data.batch import Dataset
 from lnln.data.files import data_dir
-from lnln.evaluation.sweep import Row
-from lnln.evaluation.tables import rows_of, summary, text_table, write_tables
+from lnln.evaluation.tables import (
+    markdown,
+    metric_columns,
+    scores_of,
+    summary,
+    write_tables,
+)
 from lnln.missing.corruption import file_under
 from lnln.models import TITLES
 from lnln.paper import printed as paper
@@ -176,18 +183,12 @@ def expected_hours(presets: Iterable[Preset], name: str) -> float:
         presets: from `presets_of`, a run each.
         name: "mosi", "mosei" or "sims".
     """
-    path = data_dir() / "benchmarks" / "cost.csv"
-    with open(path, newline="", encoding="utf-8") as file:
-        counts = {(row["data"], row["method"]): row for row in csv.DictReader(file)}
-    rows = [counts[name, preset.model.method] for preset in presets]
-    seconds = (
-        max(
-            float(row["petaflop"]) * 1e15 / SUSTAINED,
-            float(row["million_operations"]) * 1e6 * START,
-        )
-        for row in rows
-    )
-    return sum(seconds) / 3600
+    counts = pd.read_csv(data_dir() / "benchmarks" / "cost.csv")
+    counts = counts[counts["data"] == name].set_index("method")
+    counts = counts.loc[[preset.model.method for preset in presets]]
+    arithmetic = counts["petaflop"] * 1e15 / SUSTAINED
+    starting = counts["million_operations"] * 1e6 * START
+    return float(np.maximum(arithmetic, starting).sum()) / 3600
 
 
 def compare_settings(dataset: str) -> str:
@@ -209,24 +210,13 @@ def compare_settings(dataset: str) -> str:
         "seed_3": "--seeds",
         **{f"loss_weight_{term}": weight for term, weight in vars(preset.loss).items()},
     }
-    lines = [("setting", "paper", "preset"), ("---",) * 3]
-    for row in paper.printed(1, dataset):
-        lines.append((row["metric"], row["value"], str(ours[row["metric"]])))
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def between_masks(rows: list[Row], scheme: str) -> str:
-    """The mean over r with the deviation between mask seeds, as Markdown.
-
-    Args:
-        rows: of several methods and seeds.
-        scheme: "mosi" or "sims".
-
-    Returns:
-        A table; each mask seed is averaged over the training seeds.
-    """
-    masks = [{**r, "std_training": r["std_masks"]} for r in summary(rows, scheme)]
-    return text_table(masks, {}, scheme, "markdown")
+    cells = paper.printed(1, dataset)
+    table = (
+        cells[["value"]]
+        .set_axis(["paper"], axis=1)
+        .assign(preset=cells["metric"].map(ours))
+    )
+    return markdown(table.set_index(cells["metric"].rename("setting")))
 
 
 def write_item(
@@ -255,7 +245,8 @@ def write_item(
     text = write_tables(paths, folder, scheme, titles, reference, corruption)
     if item.table == "spread":
         # Table 8 done apart for both kinds of chance.
-        masks = between_masks(rows_of(paths, titles, corruption), scheme)
+        means = summary(scores_of(paths, titles, corruption), scheme)
+        masks = markdown(metric_columns(means, scheme, "std_masks"))
         text = (
             f"± between training seeds:\n\n{text}\n\n± between mask seeds:\n\n{masks}"
         )

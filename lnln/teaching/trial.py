@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 from torch import Tensor
 
 from lnln.data.files import data_dir
 from lnln.data.opening import open_data
 from lnln.evaluation.plots import robustness_figure
-from lnln.evaluation.sweep import Row, conditions, evaluate, read_csv, reference_rows
+from lnln.evaluation.sweep import conditions, evaluate, read_csv, reference_rows
 from lnln.models import TITLES
 from lnln.teaching.study import STORED, Study
 from lnln.training.checkpoint import load_model, read_tensors
@@ -29,13 +30,13 @@ class Trial(Study):
     """A method that was trained for a few epochs at the size `mini`.
 
     Attributes:
-        rows: tidy rows of its scores over missing rates, one mask seed.
+        scores: over missing rates, in tidy form, one mask seed.
         history: one entry an epoch, as in the run's record.
         state: tensors of the training besides the weights, by name, such as the
             "memory.…" of methods that generate labels.
     """
 
-    rows: list[Row]
+    scores: pd.DataFrame
     history: list[dict[str, Any]]
     state: dict[str, Tensor]
 
@@ -52,14 +53,15 @@ class Trial(Study):
         """
         title = TITLES[self.model.preset.model.method]
         short = f"{title}, {len(self.history)} epochs, here"
-        rows = [row | {"method": short} for row in self.rows]
+        scores = self.scores.assign(method=short)
         if self.stored:
             wanted = (title, "LNLN", "Bayes limit", "majority floor")
-            finished = read_csv(data_dir() / "compare" / "mini.csv")
-            rows += [row for row in finished if row["method"] in wanted]
+            others = read_csv(data_dir() / "compare" / "mini.csv")
+            others = others[others["method"].isin(wanted)]
         else:
-            rows += reference_rows(self.data, conditions(), mask_seeds=(0,))
-        return robustness_figure([r for r in rows if float(r["rate"]) < 1], [metric])
+            others = reference_rows(self.data, conditions(), mask_seeds=(0,))
+        scores = pd.concat([scores, others])
+        return robustness_figure(scores[scores["rate"] < 1], [metric])
 
 
 def try_method(
@@ -86,7 +88,7 @@ def try_method(
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "run"
         record = train(preset, data, folder, device=device, progress=False)
-        rows = evaluate(
+        scores = evaluate(
             folder,
             data,
             conditions(),
@@ -96,4 +98,4 @@ def try_method(
         )
         model = load_model(folder / "model.safetensors")
         state, _ = read_tensors(folder / "state.safetensors")
-    return Trial(data, model, source == STORED, rows, record["history"], state)
+    return Trial(data, model, source == STORED, scores, record["history"], state)

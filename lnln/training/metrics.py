@@ -42,8 +42,14 @@ HIGHER_IS_BETTER: dict[str, bool] = {
     name: name != "mae" for names in METRICS.values() for name in names
 }
 
-#: The finest division of each scheme: its metric and its number of classes.
-FINEST: dict[str, tuple[str, int]] = {"mosi": ("acc7", 7), "sims": ("acc5", 5)}
+#: The finest division of each scheme: its metric and its classes in words.
+FINEST: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mosi": ("acc7", ("-3", "-2", "-1", "0", "1", "2", "3")),
+    "sims": (
+        "acc5",
+        ("[-1,-0.7]", "(-0.7,-0.1]", "(-0.1,0.1]", "(0.1,0.7]", "(0.7,1]"),
+    ),
+}
 
 
 def _rounded(values: Floats, limit: int) -> Ints:
@@ -63,7 +69,8 @@ def _at_least_zero(values: Floats) -> Ints:
 
 _above_zero = partial(_binned, edges=(0.0,))
 
-_CLASSIFIERS: dict[str, dict[str, Callable[[Floats], Ints]]] = {
+#: {scheme: {accuracy: what gives values their classes, 0 the lowest}}.
+CLASSIFIERS: dict[str, dict[str, Callable[[Floats], Ints]]] = {
     "mosi": {
         "acc7": partial(_rounded, limit=3),
         "acc5": partial(_rounded, limit=2),
@@ -192,12 +199,29 @@ def laziness(pred: Values, scheme: str = "mosi") -> dict[str, float]:
     Raises:
         ValueError: as `evaluate_predictions`.
     """
-    guess = _as_array(pred, scheme)
-    name, count = FINEST[scheme]
-    share = np.bincount(_CLASSIFIERS[scheme][name](guess), minlength=count) / guess.size
+    counts = class_counts(pred, scheme)
+    share = counts / counts.sum()
     used = share[share > 0]
-    entropy = abs(float(np.sum(used * np.log(used)))) / np.log(count)
+    entropy = abs(float(np.sum(used * np.log(used)))) / np.log(len(counts))
     return {"top_share": float(share.max()), "entropy": float(entropy)}
+
+
+def class_counts(values: Values, scheme: str = "mosi") -> Ints:
+    """Count values in each class of `FINEST`.
+
+    Args:
+        values: N sentiment scores.
+        scheme: `"mosi"` (7 classes, -3 to 3) or `"sims"` (5 classes).
+
+    Returns:
+        (C,) counts, lowest sentiment first.
+
+    Raises:
+        ValueError: as `evaluate_predictions`.
+    """
+    array = _as_array(values, scheme)
+    name, classes = FINEST[scheme]
+    return np.bincount(CLASSIFIERS[scheme][name](array), minlength=len(classes))
 
 
 def confusion_matrix(pred: Values, label: Values, scheme: str = "mosi") -> Ints:
@@ -215,9 +239,9 @@ def confusion_matrix(pred: Values, label: Values, scheme: str = "mosi") -> Ints:
         ValueError: as `evaluate_predictions`.
     """
     guess, truth = _prepare(pred, label, scheme)
-    name, count = FINEST[scheme]
-    to_class = _CLASSIFIERS[scheme][name]
-    matrix = np.zeros((count, count), np.intp)
+    name, classes = FINEST[scheme]
+    to_class = CLASSIFIERS[scheme][name]
+    matrix = np.zeros((len(classes),) * 2, np.intp)
     np.add.at(matrix, (to_class(truth), to_class(guess)), 1)
     return matrix
 
@@ -260,7 +284,7 @@ def _classes(name: str, values: Floats, truth: Floats, scheme: str) -> Ints:
     accuracy = "acc2" + name.removeprefix("f1") if name.startswith("f1") else name
     if accuracy == "acc2_neg_pos":
         values = values[truth != 0]
-    return _CLASSIFIERS[scheme][accuracy](values)
+    return CLASSIFIERS[scheme][accuracy](values)
 
 
 def _agreement(name: str, guess: Ints, truth: Ints) -> float:

@@ -77,7 +77,7 @@ def test_two_epochs_are_trained_and_scored_there(
     errors = [
         mean_by_rate(
             evaluate(tmp_path, dataset, wanted, device=name, progress=False), "mae"
-        )[TITLES[method]]
+        )[TITLES[method]].to_list()
         for name in (device, "cpu")
     ]
     assert errors[0] == pytest.approx(errors[1], abs=PREDICTION)
