@@ -57,6 +57,14 @@ def test_a_class_of_ones_own_is_trained_scored_and_named(tmp_path: Path) -> None
     assert scored.stdout.startswith("Words on simulated data")
     again = run(tmp_path, "train", "--method", "my_words:Words", *quick, "--resume")
     assert again.returncode == 0, again.stderr
+    compared = run(
+        tmp_path,
+        *("compare", "--methods", "lnln", "my_words:Words", "--seeds", "1"),
+        *("--mask-seeds", "0", "--epochs", "1", "--train-size", "40", "--quiet"),
+        *("--out", "grid"),
+    )
+    assert compared.returncode == 0, compared.stderr
+    assert "| Words |" in compared.stdout and "| LNLN |" in compared.stdout
     assert title_of("my_words:Words") == "Words"
 
 

@@ -11,13 +11,14 @@ from lnln.cli.report import said
 from lnln.cli.train import (
     add_corruption_option,
     add_data_options,
+    add_settings,
     seed_number,
     source_for,
 )
 from lnln.data.batch import Dataset
 from lnln.data.opening import open_source
 from lnln.evaluation.tables import adapted, write_tables
-from lnln.models import TITLES
+from lnln.models import TITLES, title_of
 from lnln.models.encoder import EncoderConfig
 from lnln.paper.grid import cells_of, run_grid
 from lnln.training.presets import PRESETS, preset_for
@@ -42,8 +43,9 @@ def add_compare(commands: Subparsers) -> None:
         "--methods",
         nargs="+",
         default=["all"],
-        choices=["all", *TITLES],
-        help="default: all",
+        metavar="METHOD",
+        help=f"all (the default), {', '.join(TITLES)}, or a class of your own, as "
+        "my_module:MyMethod",
     )
     parser.add_argument(
         "--modalities", action="store_true", help="also all subsets of modalities"
@@ -70,7 +72,7 @@ def add_grid_options(parser: argparse.ArgumentParser, out: str) -> None:
         parser.add_argument(name, type=seed_number, nargs="+", default=seeds)
     add_corruption_option(parser)
     parser.add_argument("--encoder", help="text encoder: a local folder or a hub name")
-    parser.add_argument("--epochs", type=int, help="instead of the settings' own")
+    add_settings(parser, ["epochs"])
     parser.add_argument("--out", type=Path, default=Path(out))
     parser.add_argument(
         "--cluster",
@@ -102,7 +104,12 @@ def _compare(options: argparse.Namespace) -> int:
     source = replace(source, sha256=dataset.sha256)
     methods = list(TITLES) if "all" in options.methods else options.methods
     changes = changes_for(options, dataset)
-    presets = {m: adapted(preset_for(m, options.preset), **changes) for m in methods}
+    # A folder's name, in which a colon would not do everywhere.
+    names = {method: method.replace(":", ".") for method in methods}
+    presets = {
+        name: adapted(preset_for(method, options.preset), **changes)
+        for method, name in names.items()
+    }
     cells = cells_of(
         presets,
         source,
@@ -115,5 +122,6 @@ def _compare(options: argparse.Namespace) -> int:
     )
     paths = run_grid(cells, progress=not options.quiet, cluster=options.cluster)
     kind = options.corruption
-    print(write_tables(paths, options.out, dataset.scheme, corruption=kind))
+    titles = {name: title_of(method) for method, name in names.items()}
+    print(write_tables(paths, options.out, dataset.scheme, titles, corruption=kind))
     return 0

@@ -18,7 +18,7 @@ from lnln.evaluation.limits import bayes_limit
 from lnln.evaluation.linear import LinearBaseline
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.missing.erasing import MODALITY_SUBSETS, TEST_RATES
-from lnln.models import TITLES
+from lnln.models import title_of
 from lnln.training.checkpoint import (
     CheckpointError,
     Predictions,
@@ -214,7 +214,7 @@ def _method_name(preset: Preset) -> str:
     modalities = preset.train.modalities
     missing = [m for m in MODALITIES if m not in modalities]
     only = f" ({'+'.join(modalities)} only)" if missing else ""
-    return TITLES[preset.model.method] + only
+    return title_of(preset.model.method) + only
 
 
 def _scores(

@@ -1,7 +1,7 @@
 """The same weights and the same numbers, with less work: what training and sweeps use.
 
-`fast(model)` changes the classes of a model's parts in place. Four savings (`make bench`
-measures them together):
+`fast(model)` changes the classes of a model's parts in place. Four savings, which
+`make bench` measures together:
 
 - the three LayerNorms before q, k and v share one normalisation, whose scales and
   shifts move into the maps; and where only the first positions are read, keys and

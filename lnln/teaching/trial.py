@@ -14,7 +14,7 @@ from lnln.data.files import data_dir
 from lnln.data.opening import open_data
 from lnln.evaluation.plots import robustness_figure
 from lnln.evaluation.sweep import conditions, evaluate, read_csv, reference_rows
-from lnln.models import TITLES
+from lnln.models import title_of
 from lnln.teaching.study import STORED, Study
 from lnln.training.checkpoint import load_model, read_tensors
 from lnln.training.loop import train
@@ -51,7 +51,7 @@ class Trial(Study):
             finished method and of LNLN (bands span three training seeds), the Bayes
             limit and the majority floor; on other data the floor alone.
         """
-        title = TITLES[self.model.preset.model.method]
+        title = title_of(self.model.preset.model.method)
         short = f"{title}, {len(self.history)} epochs, here"
         scores = self.scores.assign(method=short)
         if self.stored:
