@@ -15,6 +15,7 @@ from lnln.training.metrics import (
     FINEST,
     HIGHER_IS_BETTER,
     METRICS,
+    class_counts,
     confusion_matrix,
     evaluate_predictions,
     f1_prediction_weighted,
@@ -330,6 +331,12 @@ def test_laziness_by_hand() -> None:
     got = laziness([0.0, 0.0, 2.0, 2.0])
     assert got["top_share"] == 0.5
     assert got["entropy"] == pytest.approx(np.log(2) / np.log(7))
+
+
+def test_classes_are_counted_by_hand() -> None:
+    assert class_counts([-9.0, -0.5, 0.5, 1.5, 2.5]).tolist() == [1, 0, 0, 2, 0, 2, 0]
+    edges = np.array([-0.7, -0.1, 0.1, 0.7, 0.8, 2.0], np.float32)
+    assert class_counts(edges, "sims").tolist() == [1, 1, 1, 1, 2]
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

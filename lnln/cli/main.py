@@ -219,8 +219,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     linear = fit_linear(dataset, device=options.device) if options.linear else None
     references = ev.reference_rows(dataset, wanted, linear=linear, **common)
     scores = pd.concat([own, references])
-    table = (options.out or options.folder) / file_under(corruption, "robustness.csv")
-    ev.write_csv(table, scores)
+    path = (options.out or options.folder) / file_under(corruption, "robustness.csv")
+    ev.write_csv(path, scores)
     headline = (
         ("mae", "acc2", "f1")
         if dataset.scheme == "sims"
@@ -230,10 +230,10 @@ def _evaluate(options: argparse.Namespace) -> int:
     rule = f"epoch chosen by: {record['selection_rule']}"
     available = "".join(modalities)
     figure = robustness_figure(scores, headline, f"{title}\n{rule}", available)
-    save_figure(figure, table.with_suffix(".png"))
+    save_figure(figure, path.with_suffix(".png"))
     print(f"{title}\n{rule}\nmean over mask seeds {options.mask_seeds}")
     print(plain(rate_table(own, method, dataset.scheme, available)))
-    print(f"{table}\n{table.with_suffix('.png')}")
+    print(f"{path}\n{path.with_suffix('.png')}")
     return 0
 
 

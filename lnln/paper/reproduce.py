@@ -211,12 +211,9 @@ def compare_settings(dataset: str) -> str:
         **{f"loss_weight_{term}": weight for term, weight in vars(preset.loss).items()},
     }
     cells = paper.printed(1, dataset)
-    table = (
-        cells[["value"]]
-        .set_axis(["paper"], axis=1)
-        .assign(preset=cells["metric"].map(ours))
-    )
-    return markdown(table.set_index(cells["metric"].rename("setting")))
+    names = cells["metric"].rename("setting")
+    table = pd.DataFrame({"paper": cells["value"], "preset": names.map(ours)})
+    return markdown(table.set_index(names))
 
 
 def write_item(
