@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 STAGE := _build/source
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test machines nightly bench lab chapters lint clean
+.PHONY: help setup book test machines nightly bench gpu lab chapters lint clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' \
@@ -45,6 +45,10 @@ nightly: $(STAMP)  ## the tests that take long: claims with other seeds
 
 bench: $(STAMP)  ## measure the package against the straightforward computation
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+# Without .venv it runs in any Python that has torch, transformers and pytest.
+gpu:  ## the tests that need an NVIDIA GPU, and its speed
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m pytest -m gpu tests/gpu
 
 lab: $(STAMP)  ## open the chapters in JupyterLab
 	$(BIN)/jupyter lab book

@@ -24,7 +24,15 @@ from lnln.config import (
     TrainConfig,
 )
 from lnln.corpus import posterior, simulate
-from lnln.data import Batch, DataError, Dataset, Split, Standardizer
+from lnln.data import (
+    Batch,
+    DataError,
+    Dataset,
+    Reading,
+    SpecialTokens,
+    Split,
+    Standardizer,
+)
 from lnln.evaluation import conditions, evaluate, read_csv, reference_rows, write_csv
 from lnln.linear import fit_linear
 from lnln.losses import lnln_losses
@@ -60,6 +68,8 @@ __all__ = [
     "Output",
     "Predictions",
     "Preset",
+    "Reading",
+    "SpecialTokens",
     "Split",
     "Standardizer",
     "Study",

@@ -88,7 +88,7 @@ def bayes_limit(
         {metric: score}.
     """
     kind = CORRUPTIONS[corruption]
-    labels = batch.labels.double().numpy().round(1)
+    labels = batch.labels.double().cpu().numpy().round(1)
     scores = []
     for seed in mask_seeds:
         severity = rate if kind.exact else 0.0

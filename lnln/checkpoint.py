@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from lnln.config import Preset
 from lnln.data import Batch, DataError, Standardizer, batches_by_length
+from lnln.device import DeviceMemoryError, resolve_device
 from lnln.errors import UserError
 from lnln.method import Method
 from lnln.methods import build_model
@@ -82,7 +84,7 @@ class TrainedModel:
                     f"{source}: up to {longest} {what}, the model was built for "
                     f"{limit}; cut the sequences, or train on data as long as these"
                 )
-        encoder.check(batch.tokens, source)
+        encoder.check(batch, source)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Any:
@@ -122,12 +124,14 @@ class TrainedModel:
             corruptions: per corruption (N, 3) missing rates of language, audio,
                 vision, and the draws of `split_uniforms`.
             size: corrupted utterances a batch; it does not change what is erased.
+                Where a GPU's memory does not hold so many, halves are tried.
 
         Returns:
             One `Predictions` per corruption, in the order of `batch`, on the CPU.
 
         Raises:
             DataError: see `check`.
+            DeviceMemoryError: the memory does not even hold one utterance.
         """
         self.check(batch)
         if self.standardizer is not None:
@@ -139,17 +143,45 @@ class TrainedModel:
         used = [corruptions[i] for i in sorted(set(distinct))]
         sentiment, completeness = torch.empty(2, len(used), len(batch))
         self.model.eval()
-        for index in batches_by_length(batch, max(1, size // len(used))):
-            part = self.model.trim(batch.select(index.to(batch.device))).to(device)
-            erased = [
-                erase(part, rates[index].to(device), uniforms.select(index).to(device))
-                for rates, uniforms in used
-            ]
-            answers = self.model.predict_corruptions(part, erased)
-            sentiment[:, index] = answers[0].float().cpu()
-            completeness[:, index] = answers[1].float().cpu()
+        groups = list(batches_by_length(batch, max(1, size // len(used))))
+        while groups:
+            index = groups[0]
+            part = self.model.trim(batch.select(index.to(batch.device)))
+            answers = self._answers(part, index, used, device)
+            if answers is None:
+                if len(index) == 1:
+                    raise DeviceMemoryError(
+                        f"{device} has too little memory for one utterance under "
+                        f"{len(used)} corruptions; use --device cpu, or a GPU with more"
+                    )
+                torch.cuda.empty_cache()
+                half = (len(index) + 1) // 2
+                groups = [piece for group in groups for piece in group.split(half)]
+                continue
+            sentiment[:, index], completeness[:, index] = answers
+            del groups[0]
         row = {i: n for n, i in enumerate(sorted(set(distinct)))}
         return [Predictions(sentiment[row[i]], completeness[row[i]]) for i in distinct]
+
+    def _answers(
+        self,
+        part: Batch,
+        index: Tensor,
+        corruptions: Sequence[tuple[Tensor, Uniforms]],
+        device: torch.device,
+    ) -> tuple[Tensor, Tensor] | None:
+        """(C, B) sentiment and completeness on the CPU; None if memory ran out."""
+        try:
+            part = part.to(device)
+            erased = [
+                erase(part, rates[index], uniforms.select(index))
+                for rates, uniforms in corruptions
+            ]
+            sentiment, completeness = self.model.predict_corruptions(part, erased)
+            return sentiment.float().cpu(), completeness.float().cpu()
+        except torch.OutOfMemoryError:
+            # Not handled here: the error holds on to the memory until it is gone.
+            return None
 
 
 def _distinct(rates: list[Tensor]) -> list[int]:
@@ -175,8 +207,10 @@ class Predictions:
 
 def versions() -> dict[str, str]:
     """The versions that a result depends on."""
-    names = ("lnln", "torch", "transformers", "numpy", "safetensors")
-    return {name: version(name) for name in names}
+    names = ("torch", "transformers", "numpy", "safetensors")
+    # Not from its metadata: a checkout may be used without being installed.
+    own = import_module("lnln").__version__
+    return {"lnln": own, **{name: version(name) for name in names}}
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -249,7 +283,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedM
 
     Args:
         path: a file that `save_model` wrote.
-        device: where to put it.
+        device: where to put it; see `resolve_device`.
 
     Returns:
         `TrainedModel`, in evaluation mode. The text encoder's architecture comes
@@ -257,8 +291,9 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedM
 
     Raises:
         CheckpointError: the file is missing, damaged or of another format.
+        SettingsError: this machine has no such device.
     """
-    path = Path(path)
+    path, where = Path(path), resolve_device(device)
     tensors, header = read_tensors(path)
     try:
         if header["format"] != _FORMAT:
@@ -278,7 +313,7 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedM
             f"{path}: its contents do not fit this version of lnln ({error}); "
             "use the version that wrote it or train again"
         ) from error
-    return TrainedModel(model.to(device).eval(), preset, standardizer, provenance)
+    return TrainedModel(model.to(where).eval(), preset, standardizer, provenance)
 
 
 @contextmanager
@@ -324,7 +359,7 @@ def load_pretrained(
 
     Args:
         name: "mini".
-        device: where to put it.
+        device: where to put it; see `resolve_device`.
 
     Returns:
         `TrainedModel`, ready to predict.

@@ -59,7 +59,7 @@ class Variant:
         if not known or not re.fullmatch(r"(paper|released)([+-]\w+)*", text):
             raise SettingsError(_UNKNOWN.format(text))
         if text.startswith("released"):
-            chosen |= RELEASED_CHOICES.keys()
+            chosen = chosen.union(RELEASED_CHOICES)
         return cls(chosen, left_out)
 
     @property

@@ -7,32 +7,32 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lnln import __version__, check
 from lnln import evaluation as ev
 from lnln.checkpoint import load_model, load_pretrained
 from lnln.cli_compare import add_compare
+from lnln.cli_data import add_data
 from lnln.cli_reproduce import add_reproduce
 from lnln.cli_train import (
     add_corruption_option,
     add_data_options,
     add_train,
+    reading_of,
     refuse,
     seed_number,
 )
 from lnln.config import PRESETS
 from lnln.corpus import simulate
 from lnln.corruption import file_under
-from lnln.data import Dataset
+from lnln.data import Dataset, Reading
 from lnln.errors import UserError
 from lnln.linear import fit_linear
 from lnln.missing import TEST_RATES
-from lnln.mmsa import read_mmsa, write_mmsa
-from lnln.mmsa_report import describe
+from lnln.mmsa_report import said
 from lnln.plot import robustness_figure, save_figure
-from lnln.run import resolve_device
-from lnln.study import open_data
+from lnln.study import open_data, recorded_reading
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"lnln {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_doctor(commands)
-    _add_data(commands)
+    add_data(commands)
     add_train(commands)
     _add_evaluate(commands)
     add_compare(commands)
@@ -80,26 +80,6 @@ def _add_doctor(commands: Subparsers) -> None:
     doctor.set_defaults(run=_doctor)
 
 
-def _add_data(commands: Subparsers) -> None:
-    data = commands.add_parser("data", help="check or simulate a data file")
-    actions = data.add_subparsers(title="actions", metavar="ACTION", required=True)
-    check = actions.add_parser(
-        "check", help="print splits, shapes, lengths, labels, what was mended, SHA-256"
-    )
-    check.add_argument("file", type=Path, help="MMSA pickle file (never executed)")
-    check.add_argument(
-        "--scheme", choices=("mosi", "sims"), help="label scheme, if it is misjudged"
-    )
-    check.set_defaults(run=_data_check)
-    simulate = actions.add_parser(
-        "simulate", help="write the simulated corpus as an MMSA pickle file"
-    )
-    simulate.add_argument("file", type=Path, help="file to write, e.g. corpus.pkl")
-    simulate.add_argument("--size", choices=("mini", "full"), default="full")
-    simulate.add_argument("--seed", type=seed_number, default=0)
-    simulate.set_defaults(run=_data_simulate)
-
-
 def _mask_seed(text: str) -> int | str:
     return text if text == "released" else seed_number(text)
 
@@ -114,6 +94,11 @@ def _add_evaluate(commands: Subparsers) -> None:
     )
     parser.add_argument("folder", type=Path, help="a run folder of lnln train")
     add_data_options(parser)
+    parser.add_argument(
+        "--encoder",
+        help="folder or hub name of the text encoder, if it has moved since training "
+        "and its tokenizer is needed",
+    )
     parser.add_argument("--split", choices=("train", "valid", "test"), default="test")
     parser.add_argument(
         "--modalities",
@@ -135,7 +120,7 @@ def _add_evaluate(commands: Subparsers) -> None:
     parser.add_argument(
         "--out", type=Path, help="folder to write to (default: the run)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_evaluate)
 
@@ -174,39 +159,42 @@ def _doctor(options: argparse.Namespace) -> int:
     return check.main(["--encoder", options.encoder] if options.encoder else [])
 
 
-def _data_check(options: argparse.Namespace) -> int:
-    print(describe(read_mmsa(options.file, scheme=options.scheme)))
-    return 0
-
-
-def _data_simulate(options: argparse.Namespace) -> int:
-    write_mmsa(simulate(options.size, options.seed), options.file)
-    print(f"{options.file}: simulated corpus, size {options.size}, seed {options.seed}")
-    return 0
-
-
-def _evaluation_data(options: argparse.Namespace, trained_on: str) -> Dataset:
-    if options.data is not None:
-        if not options.data.startswith("simulated"):
-            reason = "is for simulated data only"
-            refuse(options, ("train_size", "data_seed"), reason)
-        return open_data(
-            options.data, train_size=options.train_size, seed=options.data_seed or 0
-        )
-    refuse(options, ("train_size", "data_seed"), "needs --data")
-    if trained_on.startswith("simulate("):
+def _evaluation_data(options: argparse.Namespace, record: dict[str, Any]) -> Dataset:
+    trained_on: str = record["data"]["source"]
+    if options.data is None:
+        refuse(options, ("train_size", "data_seed"), "needs --data")
+    elif not options.data.startswith("simulated"):
+        reason = "is for simulated data only"
+        refuse(options, ("train_size", "data_seed"), reason)
+    if options.data is None and trained_on.startswith("simulate("):
         values = trained_on.removeprefix("simulate(").removesuffix(")").split(", ")
         call = {
             k: json.loads(v.replace("'", '"'))
             for k, v in (x.split("=") for x in values)
         }
         return simulate(**call)
-    return open_data(trained_on)
+    spec = options.data or trained_on
+    then = recorded_reading(record, spec)
+    now = reading_of(options, options.encoder)
+    reading = Reading(
+        now.scheme or then.scheme,
+        now.encoder or then.encoder or record["preset"]["model"]["encoder"]["name"],
+        now.transcripts or then.transcripts,
+        now.valid_share or then.valid_share,
+    )
+    return open_data(
+        spec,
+        train_size=options.train_size,
+        seed=options.data_seed or 0,
+        reading=reading,
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     record = ev.load_record(options.folder)
-    dataset = _evaluation_data(options, record["data"]["source"])
+    dataset = _evaluation_data(options, record)
+    for line in said(dataset):
+        print(line)
     modalities = tuple(record["preset"]["train"]["modalities"])
     wanted = ev.conditions((*TEST_RATES, 1.0), options.modalities, modalities)
     corruption: str = options.corruption
@@ -219,12 +207,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.folder,
         dataset,
         wanted,
-        device=str(resolve_device(options.device)),
+        device=options.device,
         progress=not options.quiet,
         **common,
     )
     method = rows[0]["method"]
-    linear = fit_linear(dataset) if options.linear else None
+    linear = fit_linear(dataset, device=options.device) if options.linear else None
     rows += ev.reference_rows(dataset, wanted, linear=linear, **common)
     out = options.out or options.folder
     scores = out / file_under(corruption, "robustness.csv")

@@ -18,6 +18,7 @@ from lnln.config import PRESETS, EncoderConfig
 from lnln.data import Dataset
 from lnln.grid import cells_of, open_source, run_grid
 from lnln.methods import TITLES, preset_for
+from lnln.mmsa_report import said
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -75,7 +76,7 @@ def add_grid_options(parser: argparse.ArgumentParser, out: str) -> None:
         help="of a dask.distributed scheduler, whose workers then run the grid; they "
         'must see --data and --out under the same paths (pip install "lnln[scale]")',
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
@@ -94,6 +95,8 @@ def changes_for(options: argparse.Namespace, dataset: Dataset) -> dict[str, Any]
 def _compare(options: argparse.Namespace) -> int:
     source = source_for(options)
     dataset = open_source(source)
+    for line in said(dataset):
+        print(line)
     source = replace(source, sha256=dataset.sha256)
     methods = list(TITLES) if "all" in options.methods else options.methods
     changes = changes_for(options, dataset)

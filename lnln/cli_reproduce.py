@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -17,6 +18,7 @@ from lnln.config import PRESETS
 from lnln.data import Dataset
 from lnln.errors import SettingsError
 from lnln.grid import Source, cells_of, open_source, run_grid
+from lnln.mmsa_report import said
 from lnln.reproduce import (
     ITEMS,
     compare_settings,
@@ -145,6 +147,8 @@ def _settle(options: argparse.Namespace) -> tuple[Source, Dataset]:
     options.preset = options.preset or "mini"
     source = source_for(options)
     dataset = open_source(source)
+    for line in said(dataset):
+        print(line)
     if not settled and dataset.name != "simulated":
         known = dataset.name in PRESETS
         options.preset = dataset.name if known else dataset.scheme
@@ -168,6 +172,12 @@ def _chapter(
 ) -> int:
     """Train LNLN if the chapter needs a run, and have the chapter draw."""
     item = ITEMS[options.item]
+    told = source.reading
+    if told.scheme or told.transcripts or told.valid_share:
+        raise SettingsError(
+            f"{options.item} is drawn by a chapter, which takes a file as it is; write "
+            "a clean one with lnln data convert and give that as --data"
+        )
     tool = Path(__file__).parents[1] / "book" / "_tools" / "chapters.py"
     run: Path | None = None
     if source.spec == "simulated":
@@ -193,6 +203,8 @@ def _chapter(
     command += [str(folder / options.item), "-p", "source", source.spec]
     if run is not None:
         command += ["-p", "run", str(run)]
+    if _takes(tool.parents[1] / f"{item.chapter}.ipynb", "device"):
+        command += ["-p", "device", options.device]
     print(" ".join(command))
     if options.dry_run:
         return 0
@@ -204,6 +216,20 @@ def _chapter(
     if run is not None:
         run_grid([cell], progress=not options.quiet, cluster=options.cluster)
     return subprocess.run(command, check=False).returncode
+
+
+def _takes(chapter: Path, parameter: str) -> bool:
+    """Whether a chapter has this parameter; what only looks at data has no device."""
+    if not chapter.is_file():
+        return False
+    cells = json.loads(chapter.read_text("utf-8"))["cells"]
+    lines = [
+        line
+        for cell in cells
+        if "parameters" in cell["metadata"].get("tags", [])
+        for line in cell["source"]
+    ]
+    return any(line.split("=")[0].strip() == parameter for line in lines)
 
 
 def _size(source: Source) -> str:

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 from lnln.choices import MASKS, PARTS, RELEASED_CHOICES, SCHEDULES, SELECTIONS, Variant
 from lnln.config import PRESETS, EncoderConfig, ModelConfig, Preset, as_released
 from lnln.corruption import CORRUPTIONS
+from lnln.data import Reading
 from lnln.distributed import is_first
 from lnln.errors import SettingsError
 from lnln.grid import Source, open_source
 from lnln.methods import TITLES, preset_for
+from lnln.mmsa_labels import LIMITS
+from lnln.mmsa_report import said
 from lnln.outline import outline
 from lnln.training import train, with_train
 
@@ -43,6 +46,46 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-seed", type=seed_number, help="of simulated data (default 0)"
     )
+    add_reading_options(parser)
+
+
+def add_reading_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what a file does not."""
+    parser.add_argument(
+        "--scheme",
+        choices=sorted(LIMITS),
+        help="of a file's labels: mosi (in [-3, 3]) or sims ([-1, 1]); by default "
+        "decided by their range",
+    )
+    parser.add_argument(
+        "--transcripts",
+        metavar="FILE.csv",
+        help="the words of a file that has none: a table with the columns id and text "
+        "(or video_id, clip_id and text)",
+    )
+    parser.add_argument(
+        "--valid-share",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="for a file without validation split: take this share of the training "
+        "split, by video, such as 0.1",
+    )
+
+
+def reading_of(options: argparse.Namespace, encoder: str | None) -> Reading:
+    """What the options say about a file.
+
+    Args:
+        options: with those of `add_reading_options`.
+        encoder: the text encoder whose token ids are wanted, if that is known.
+    """
+    # Absolute, since other machines and later commands start elsewhere.
+    if encoder is not None and Path(encoder).is_dir():
+        encoder = str(Path(encoder).absolute())
+    table = options.transcripts
+    transcripts = None if table is None else str(Path(table).absolute())
+    return Reading(options.scheme, encoder, transcripts, options.valid_share)
 
 
 def add_corruption_option(parser: argparse.ArgumentParser) -> None:
@@ -126,7 +169,7 @@ def add_train(commands: Subparsers) -> None:
     )
     parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast (CUDA)")
     parser.add_argument("--compile", action="store_true", help="torch.compile (CUDA)")
-    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument(
         "--save-minutes",
         type=float,
@@ -156,7 +199,14 @@ def source_for(options: argparse.Namespace) -> Source:
     if not spec.startswith("simulated"):
         refuse(options, ("train_size", "data_seed"), "is for simulated data only")
         spec = str(Path(spec).absolute())
-    return Source(spec, options.preset, options.train_size, options.data_seed or 0)
+    encoder = options.encoder or PRESETS[options.preset].model.encoder.name
+    return Source(
+        spec,
+        options.preset,
+        options.train_size,
+        options.data_seed or 0,
+        reading=reading_of(options, encoder),
+    )
 
 
 def refuse(options: argparse.Namespace, names: Sequence[str], reason: str) -> None:
@@ -242,8 +292,8 @@ def _train(options: argparse.Namespace) -> int:
     preset = replace(preset, model=model)
     folder = options.out or Path("runs") / f"{preset.name}-{preset.train.seed}"
     say = print if is_first() else _silent
-    for sentence in dataset.mended:
-        say(f"mended: {sentence}")
+    for line in said(dataset):
+        say(line)
     if preset.train.standardize:
         say("audio and vision columns are standardised with training statistics")
     if options.dry_run:

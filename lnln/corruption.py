@@ -12,11 +12,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lnln.data import MODALITIES, PAD, SEP, Batch
+from lnln.data import MODALITIES, Batch
 from lnln.errors import SettingsError
 from lnln.missing import Uniforms, erasable, erase, fixed_rates, split_uniforms
 from lnln.streams import stream
@@ -77,7 +78,7 @@ def _bursts(batch: Batch, rate: float, usable: Available, seed: int | str) -> Da
         can_go = erasable(batch, m)
         count = can_go.sum(dim=1, keepdim=True).clamp(min=1)
         place = can_go.cumsum(dim=1) - 1
-        start = torch.rand(len(batch), 1, generator=generator) * count
+        start = torch.rand(len(batch), 1, generator=generator).to(count.device) * count
         # Half a step keeps the rounding of the share apart from its ends.
         found.append(((place - start.floor()) % count + 0.5) / count)
     return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*found))
@@ -110,7 +111,7 @@ def _words(batch: Batch, rate: float, usable: Available, seed: int | str) -> Dam
     """Word errors of a recogniser: half substitutions, quarters lost and added."""
     generator = _generator(seed)
     pool = batch.tokens[erasable(batch, "l")]
-    tokens = torch.full_like(batch.tokens, PAD)
+    tokens = torch.full_like(batch.tokens, batch.special.pad)
     lengths = torch.empty_like(batch.token_lengths)
     longest = batch.tokens.shape[1]
     for i, (row, size) in enumerate(
@@ -132,7 +133,7 @@ def _words(batch: Batch, rate: float, usable: Available, seed: int | str) -> Dam
         tokens[i, 0] = row[0]
         if kept:
             tokens[i, 1 : 1 + len(kept)] = torch.stack(kept)
-        tokens[i, 1 + len(kept)] = SEP
+        tokens[i, 1 + len(kept)] = batch.special.sep
         lengths[i] = len(kept) + 2
     heard_batch = replace(batch, tokens=tokens, token_lengths=lengths)
     return _intact(heard_batch, usable, seed)
@@ -168,11 +169,11 @@ def replace_words(
 def _noise(batch: Batch, level: float, usable: Available, seed: int | str) -> Damaged:
     """Gaussian noise on every frame, in units of 4 standard deviations of a column."""
     generator = _generator(seed)
-    changed = {}
+    changed: dict[str, Any] = {}
     for m, name in (("a", "audio"), ("v", "vision")):
         frames, mask = batch.sequence(m), batch.mask(m)
         scale = frames[mask].std(dim=0)
-        noise = torch.randn(frames.shape, generator=generator) * scale
+        noise = torch.randn(frames.shape, generator=generator).to(scale.device) * scale
         changed[name] = frames + 4 * level * noise * mask[..., None]
     return _intact(replace(batch, **changed), usable, seed)
 
@@ -180,12 +181,12 @@ def _noise(batch: Batch, level: float, usable: Available, seed: int | str) -> Da
 def _shift(batch: Batch, share: float, usable: Available, seed: int | str) -> Damaged:
     """Audio and vision run ahead or behind, by a share of half their length, round."""
     generator = _generator(seed)
-    changed = {}
+    changed: dict[str, Any] = {}
     for m, name in (("a", "audio"), ("v", "vision")):
         frames, lengths = batch.sequence(m), batch.lengths(m)[:, None]
-        ahead = torch.rand(len(batch), 1, generator=generator) < 0.5
+        ahead = torch.rand(len(batch), 1, generator=generator).to(batch.device) < 0.5
         step = (share / 2 * lengths).round().long() * torch.where(ahead, 1, -1)
-        place = torch.arange(frames.shape[1]).expand(len(frames), -1)
+        place = torch.arange(frames.shape[1], device=batch.device)
         source = torch.where(
             place < lengths, (place - step) % lengths.clamp(min=1), place
         )

@@ -8,7 +8,8 @@ from. `lnln.corpus` and `lnln.mmsa` produce them, nothing else does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,53 @@ SPLITS = ("train", "valid", "test")
 
 class DataError(UserError, ValueError):
     """A fault in a data file; the message names file, split, key and remedy."""
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """The token ids that a text encoder's vocabulary gives to what is no word.
+
+    The defaults are those of BERT, English and Chinese, and of the simulated corpus.
+
+    Attributes:
+        pad: behind the sentence.
+        unk: in the place of an erased word, or of one that is not in the vocabulary.
+        cls: in front of the sentence.
+        sep: at its end.
+    """
+
+    pad: int = PAD
+    unk: int = UNK
+    cls: int = CLS
+    sep: int = SEP
+
+    def __str__(self) -> str:
+        return f"[CLS] {self.cls}, [SEP] {self.sep}, [PAD] {self.pad}, [UNK] {self.unk}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a user says about a file that is to be read.
+
+    Attributes:
+        scheme: "mosi" (labels in [-3, 3]) or "sims" ([-1, 1]); None: decided by the
+            range of the labels.
+        encoder: folder or hub name of the text encoder whose tokenizer makes token
+            ids where the file has none, and must fit those that it has; None: unknown.
+        transcripts: path of a CSV table with the columns id (or video_id and clip_id)
+            and text, for a file without words; None: there is none.
+        valid_share: share of the training split to validate on, for a file without
+            validation split; 0: such a file is an error.
+    """
+
+    scheme: str | None = None
+    encoder: str | None = None
+    transcripts: str | None = None
+    valid_share: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answers as plain JSON values; `Reading(**values)` is the inverse."""
+        return asdict(self)
 
 
 def valid_positions(lengths: Tensor, size: int) -> Tensor:
@@ -51,6 +99,7 @@ class Batch:
         vision: (B, T_v, d_v) float32 frames, zero behind the length.
         vision_lengths: (B,) int64 real frames, at least 1.
         labels: (B,) float32 sentiment in [-3, 3] (SIMS: [-1, 1]).
+        special: which token ids are no words.
     """
 
     tokens: Tensor
@@ -60,6 +109,7 @@ class Batch:
     vision: Tensor
     vision_lengths: Tensor
     labels: Tensor
+    special: SpecialTokens = SpecialTokens()
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -87,7 +137,8 @@ class Batch:
 
     def select(self, index: Tensor) -> Batch:
         """The utterances at `index` (any integer or bool index tensor)."""
-        return Batch(*(getattr(self, name)[index] for name in _TENSORS))
+        parts: dict[str, Any] = {n: getattr(self, n)[index] for n in _TENSORS}
+        return replace(self, **parts)
 
     def trim(self) -> Batch:
         """Cut every sequence to the longest real length in the batch."""
@@ -99,24 +150,25 @@ class Batch:
         )
 
     def pad(self, text_length: int, audio_length: int, vision_length: int) -> Batch:
-        """Pad (or cut) the sequences to these lengths; padding is zero."""
+        """Pad (or cut) the sequences to these lengths with [PAD] and zero frames."""
         return replace(
             self,
-            tokens=_resized(self.tokens, text_length),
+            tokens=_resized(self.tokens, text_length, self.special.pad),
             audio=_resized(self.audio, audio_length),
             vision=_resized(self.vision, vision_length),
         )
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on `device`."""
-        return Batch(
-            *(getattr(self, name).to(device, non_blocking=True) for name in _TENSORS)
-        )
+        parts: dict[str, Any] = {
+            n: getattr(self, n).to(device, non_blocking=True) for n in _TENSORS
+        }
+        return replace(self, **parts)
 
 
-def _resized(x: Tensor, size: int) -> Tensor:
+def _resized(x: Tensor, size: int, value: float = 0) -> Tensor:
     missing = max(0, size - x.shape[1])
-    extra = x.new_zeros(x.shape[0], missing, *x.shape[2:])
+    extra = x.new_full((x.shape[0], missing, *x.shape[2:]), value)
     return torch.cat([x, extra], dim=1) if missing else x[:, :size]
 
 
@@ -163,6 +215,11 @@ class Dataset:
         source: the file's path, or the call that simulated it.
         sha256: of the file, or of the simulated arrays.
         mended: one sentence per kind of fault that was mended on reading.
+        notes: one sentence per thing that the file leaves open, and how it was taken.
+        layout: what kind of file it was, in words; empty for simulated data.
+        tokenizer: the text encoder whose tokenizer made the token ids; empty: the file
+            has them.
+        reading: what its user said about the file.
     """
 
     name: str
@@ -171,6 +228,10 @@ class Dataset:
     source: str
     sha256: str
     mended: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    layout: str = ""
+    tokenizer: str = ""
+    reading: Reading = Reading()
 
     @property
     def train(self) -> Split:
@@ -229,7 +290,7 @@ class Standardizer:
 def _moments(frames: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     # In pieces, since a float64 copy of MOSEI's audio would be 5 GB.
     pieces = list(zip(frames.split(1024), mask.split(1024), strict=True))
-    zero = torch.zeros(frames.shape[-1], dtype=torch.float64)
+    zero = frames.new_zeros(frames.shape[-1], dtype=torch.float64)
     count = sum(int(_measured(f, m).sum()) for f, m in pieces)
     total = sum((f[_measured(f, m)].double().sum(dim=0) for f, m in pieces), zero)
     mean = total / max(count, 1)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from lnln.config import EncoderConfig
-from lnln.data import PAD, DataError, valid_positions
+from lnln.data import PAD, Batch, DataError, valid_positions
 from lnln.errors import SettingsError
 
 
@@ -63,9 +63,15 @@ class TextEncoder(nn.Module):
         offset = int(config.pad_token_id) + 1 if "roberta" in config.model_type else 0
         return places - offset
 
-    def check(self, tokens: Tensor, source: str) -> None:
-        """Raise DataError if token ids of `source` are not in the vocabulary."""
-        if (highest := int(tokens.max())) >= self.vocab_size:
+    def check(self, batch: Batch, source: str) -> None:
+        """Raise DataError if token ids of `source` are of another vocabulary."""
+        padding = self.bert.config.pad_token_id
+        if padding is not None and padding != batch.special.pad:
+            raise DataError(
+                f"{source}: token ids have {batch.special}, the text encoder has "
+                f"[PAD] {padding}; name the encoder that they were made for (--encoder)"
+            )
+        if (highest := int(batch.tokens.max())) >= self.vocab_size:
             raise DataError(
                 f"{source}: token ids reach {highest}, the text encoder knows "
                 f"{self.vocab_size}; name the encoder these data were tokenised for"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm.auto import tqdm
 
 from lnln.bayes import bayes_limit
@@ -23,6 +24,7 @@ from lnln.checkpoint import (
 from lnln.config import Preset
 from lnln.corruption import CORRUPTIONS, Damaged
 from lnln.data import MODALITIES, Batch, DataError, Dataset
+from lnln.device import resolve_device
 from lnln.linear import LinearBaseline
 from lnln.methods import TITLES
 from lnln.metrics import METRICS, evaluate_predictions, laziness, majority_floor
@@ -102,7 +104,7 @@ def evaluate(
     *,
     split: str = "test",
     mask_seeds: Sequence[int | str] = (0, 1, 2),
-    device: str = "cpu",
+    device: torch.device | str = "auto",
     progress: bool = True,
     watch: Callable[[Condition, Sequence[Predictions]], None] | None = None,
     corruption: str = "random",
@@ -115,7 +117,7 @@ def evaluate(
         wanted: from `conditions`.
         split: the split to evaluate.
         mask_seeds: corruptions per condition; "released" for the released masks.
-        device: where to run.
+        device: where to run; see `resolve_device`.
         progress: show a bar.
         watch: gets the predictions of each condition, one per mask seed, of the
             checkpoint that its MAE is taken from.
@@ -127,8 +129,11 @@ def evaluate(
     Raises:
         CheckpointError: a checkpoint is missing or damaged.
         DataError: the data have other feature sizes or another label scheme.
+        DeviceMemoryError: the device cannot hold even one utterance.
+        SettingsError: this machine has no such device.
     """
     mask_seeds = list(dict.fromkeys(mask_seeds))
+    where = resolve_device(device)
     record = load_record(folder)
     if record["data"]["scheme"] != dataset.scheme:
         raise DataError(
@@ -143,7 +148,7 @@ def evaluate(
     with tqdm(total=total, desc="evaluating", disable=not progress) as bar:
         for name in names:
             _check_kept(Path(folder) / name, files, record["selection"])
-            trained = load_model(Path(folder) / name, device)
+            trained = load_model(Path(folder) / name, where)
             trained.check(batch, dataset.source)
             kept = [m for m, file in files.items() if file == name]
             base = {
@@ -231,7 +236,7 @@ def reference_rows(
 
     Args:
         dataset, wanted, split, mask_seeds, corruption: as in `evaluate`.
-        linear: a fitted linear baseline to add.
+        linear: a fitted linear baseline to add, which computes on its own device.
 
     Returns:
         Tidy rows with `COLUMNS`; the methods are named `BAYES` (or `BOUND`), `FLOOR`

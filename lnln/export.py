@@ -7,6 +7,7 @@ compared with PyTorch before it appears under its name.
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import warnings
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 from lnln.checkpoint import TrainedModel
 from lnln.config import LNLNConfig
-from lnln.data import CLS, SEP, Batch
+from lnln.data import CLS, SEP, Batch, SpecialTokens
 from lnln.errors import MissingPackageError, SettingsError
 from lnln.model import LNLN
 from lnln.paths import atomic_path
@@ -52,10 +53,13 @@ class _Reader(nn.Module):
             raise SettingsError("only LNLN can be exported")
         self.net = trained.model
         self.standardizer = trained.standardizer
+        data = trained.provenance.get("data", {})
+        self.special = SpecialTokens(**data.get("special_tokens", {}))
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
         labels = inputs[0].new_zeros(inputs[0].shape[0], dtype=torch.float32)
-        batch = Batch(**dict(zip(INPUTS, inputs, strict=True)), labels=labels)
+        parts: dict[str, Any] = dict(zip(INPUTS, inputs, strict=True))
+        batch = Batch(**parts, labels=labels, special=self.special)
         if self.standardizer is not None:
             batch = self.standardizer(batch)
         return self.net.predict_plain(batch)
@@ -65,7 +69,7 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
     """Write a model and check the file.
 
     Args:
-        trained: the model, on the CPU.
+        trained: the model; a copy of it is written from the CPU.
         path: the file to write or replace.
 
     Returns:
@@ -82,7 +86,7 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
     except ImportError as error:
         raise MissingPackageError(f"{error}; run pip install 'lnln[export]'") from error
     path = Path(path)
-    reader = _Reader(trained).eval()
+    reader = copy.deepcopy(_Reader(trained)).cpu().eval()
     config = trained.preset.lnln
     count = torch.export.Dim("batch", min=1, max=1 << 16)
     sizes = {

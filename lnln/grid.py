@@ -22,7 +22,8 @@ from lnln import evaluation as ev
 from lnln.checkpoint import Predictions, write_tensors
 from lnln.config import Preset
 from lnln.corruption import file_under
-from lnln.data import DataError, Dataset
+from lnln.data import DataError, Dataset, Reading
+from lnln.device import resolve_device
 from lnln.errors import MissingPackageError
 from lnln.missing import TEST_RATES
 from lnln.study import open_data
@@ -37,7 +38,7 @@ class Source:
     """Where the data come from, so that every machine can open them itself.
 
     Attributes:
-        spec, preset, train_size, seed: see `study.open_data`.
+        spec, preset, train_size, seed, reading: see `study.open_data`.
         sha256: what they must hash to; empty for anything.
     """
 
@@ -46,6 +47,7 @@ class Source:
     train_size: int | None = None
     seed: int = 0
     sha256: str = ""
+    reading: Reading = Reading()
 
 
 @lru_cache(maxsize=1)
@@ -55,7 +57,9 @@ def open_source(source: Source) -> Dataset:
     Raises:
         DataError: they are not the expected ones.
     """
-    data = open_data(source.spec, source.preset, source.train_size, source.seed)
+    data = open_data(
+        source.spec, source.preset, source.train_size, source.seed, source.reading
+    )
     if source.sha256 and data.sha256 != source.sha256:
         raise DataError(
             f"{source.spec}: SHA-256 of the content is {data.sha256}, not "
@@ -76,7 +80,8 @@ class Cell:
         mask_seeds: corruptions a condition.
         subsets: also all subsets of modalities, as in Tables 11 to 14.
         corruption: a key of `CORRUPTIONS`, under which it is scored.
-        device: "auto", "cpu" or "cuda".
+        device: where it is trained and scored, as the machine that does it names it;
+            see `resolve_device`.
     """
 
     preset: Preset
@@ -116,7 +121,9 @@ def run_cell(cell: Cell, progress: bool = False) -> Path:
 
     Raises:
         CheckpointError: the folder holds a run with other settings or data.
+        SettingsError: this machine has no such device.
     """
+    resolve_device(cell.device)  # before the data are read, which can take long
     with _ONE_AT_A_TIME:
         dataset = open_source(cell.source)
         train(
@@ -149,6 +156,7 @@ def _score(cell: Cell, dataset: Dataset) -> None:
         dataset,
         wanted,
         mask_seeds=seeds,
+        device=cell.device,
         progress=False,
         watch=keep,
         corruption=kind,

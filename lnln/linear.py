@@ -6,12 +6,13 @@ training split, under the training protocol, like LNLN.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import torch
 from torch import Tensor
 
-from lnln.data import CLS, PAD, SEP, UNK, Batch, Dataset, Standardizer
+from lnln.data import Batch, Dataset, Standardizer
+from lnln.device import resolve_device
 from lnln.missing import (
     draw_uniforms,
     erase,
@@ -41,7 +42,8 @@ class LinearBaseline:
     penalty: float
 
     def __call__(self, batch: Batch) -> Tensor:
-        """(N,) predictions from (corrupted) utterances in raw units."""
+        """(N,) predictions from (corrupted) utterances in raw units, on its device."""
+        batch = batch.to(self.weight.device)
         features = _features(self.standardizer(batch), self.words)
         return (features @ self.weight).float()
 
@@ -49,10 +51,10 @@ class LinearBaseline:
 def _features(batch: Batch, words: Tensor) -> Tensor:
     place = torch.searchsorted(words, batch.tokens).clamp(max=len(words) - 1)
     known = (words[place] == batch.tokens).double()
-    counts = torch.zeros(len(batch), len(words), dtype=torch.float64)
+    counts = known.new_zeros(len(batch), len(words))
     counts.scatter_add_(1, place, known)
     means = [_mean_of_survivors(frames) for frames in (batch.audio, batch.vision)]
-    constant = torch.ones(len(batch), 1, dtype=torch.float64)
+    constant = known.new_ones(len(batch), 1)
     return torch.cat([counts, *means, constant], dim=1)
 
 
@@ -61,29 +63,37 @@ def _mean_of_survivors(frames: Tensor) -> Tensor:
     return frames.double().sum(dim=1) / alive.clamp(min=1)
 
 
-def fit_linear(dataset: Dataset, seed: int = 1111, copies: int = 10) -> LinearBaseline:
+def fit_linear(
+    dataset: Dataset,
+    seed: int = 1111,
+    copies: int = 10,
+    device: torch.device | str = "cpu",
+) -> LinearBaseline:
     """Fit on `copies` corruptions of the training split; penalty by validation MAE.
 
     Args:
         dataset: what to fit on.
         seed: of rates and masks.
         copies: corruptions of the training split.
+        device: where to compute, and where the result stays; see `resolve_device`.
 
     Returns:
         `LinearBaseline`.
     """
-    train, valid = dataset.train.batch, dataset.valid.batch
+    where = resolve_device(device)
+    train, valid = dataset.train.batch.to(where), dataset.valid.batch.to(where)
     words = train.tokens.unique()
-    words = words[~torch.isin(words, torch.tensor([PAD, UNK, CLS, SEP]))]
+    special = torch.tensor(astuple(train.special), device=where)
+    words = words[~torch.isin(words, special)]
     standardizer = Standardizer.fit(train)
     generator = torch.Generator().manual_seed(seed)
-    gram, target = torch.zeros(()), torch.zeros(())
+    gram, target = torch.zeros(2, device=where)
     for _ in range(copies):
         rates = training_rates(len(train), generator)
         corrupted = erase(train, rates, draw_uniforms(train, generator)).batch
         x = _features(standardizer(corrupted), words)
         gram, target = gram + x.T @ x, target + x.T @ train.labels.double()
-    ridge = torch.eye(len(gram), dtype=torch.float64)
+    ridge = torch.eye(len(gram), dtype=torch.float64, device=where)
     ridge[-1, -1] = 0  # the constant is not shrunk
     fits = [
         LinearBaseline(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lnln.data import MODALITIES, UNK, Batch
+from lnln.data import MODALITIES, Batch
 from lnln.errors import SettingsError
 
 #: The paper's test rates; r = 1 is left out there as uninformative.
@@ -122,12 +122,12 @@ def erase(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
 
     Args:
         batch: B complete utterances U^0.
-        rates: (B, 3) missing rates in [0, 1] of language, audio, vision, on the
-            batch's device.
+        rates: (B, 3) missing rates in [0, 1] of language, audio, vision.
         uniforms: one draw per position, at least as long as the real sequences.
 
     Returns:
-        `Erased`; `batch` itself is unchanged.
+        `Erased`, on the batch's device, wherever rates and draws are; `batch` itself
+        is unchanged.
 
     Raises:
         ValueError: for rates of another shape or outside [0, 1].
@@ -136,6 +136,7 @@ def erase(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
         raise ValueError(f"rates must be ({len(batch)}, 3), not {tuple(rates.shape)}")
     if not ((rates >= 0) & (rates <= 1)).all():
         raise ValueError("missing rates must lie in [0, 1]")
+    rates, uniforms = rates.to(batch.device), uniforms.to(batch.device)
     kept, realised = {}, []
     for column, modality in enumerate(MODALITIES):
         real, can_go = batch.mask(modality), erasable(batch, modality)
@@ -149,7 +150,9 @@ def erase(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
         realised.append(share)
     corrupted = replace(
         batch,
-        tokens=torch.where(batch.mask("l") & ~kept["l"], UNK, batch.tokens),
+        tokens=torch.where(
+            batch.mask("l") & ~kept["l"], batch.special.unk, batch.tokens
+        ),
         audio=batch.audio * kept["a"][..., None],
         vision=batch.vision * kept["v"][..., None],
     )

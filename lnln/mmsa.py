@@ -1,38 +1,50 @@
 """Read and write the MMSA feature files.
 
 These files of CMU-MOSI, CMU-MOSEI and CH-SIMS come from several scripts and
-releases that disagree on padding side, lengths, axis order and key names. Reading
-brings them all into the one form of `lnln.data`: what can be mended is mended and
-reported in `Dataset.mended`, everything else is a `DataError` with a remedy.
+releases that disagree on padding side, lengths, axis order and key names; other
+projects keep the same data in other layouts. Reading brings them all into the one form
+of `lnln.data`: what can be mended is mended and reported in `Dataset.mended`, what is
+left open is told in `Dataset.notes`, everything else is a `DataError` with a remedy.
 """
 
 from __future__ import annotations
 
 import pickle
 import warnings
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from lnln.data import MODALITIES, SPLITS, Batch, DataError, Dataset, Split
-from lnln.errors import SettingsError
-from lnln.mmsa_fields import (
-    REEXTRACT,
-    Doubles,
-    Field,
-    Ints,
-    read_numbers,
-    read_strings,
-    read_text,
+from lnln.data import (
+    MODALITIES,
+    SPLITS,
+    Batch,
+    DataError,
+    Dataset,
+    Reading,
+    SpecialTokens,
+    Split,
 )
+from lnln.mmsa_fields import Doubles, Field, Log, read_numbers, read_strings
+from lnln.mmsa_holdout import check_share, hold_out
+from lnln.mmsa_labels import (
+    check_scheme,
+    decide_scheme,
+    in_range,
+    labels_field,
+    read_labels,
+    refuse_classes,
+)
+from lnln.mmsa_layouts import MMSA, OWN_KEY, Layout, recognise
 from lnln.mmsa_padding import align, padded_left, read_sequences
+from lnln.mmsa_text import Text, read_text
+from lnln.mmsa_transcripts import add_transcripts
 from lnln.paths import atomic_path, sha256_of
 from lnln.unpickle import load_plain
 
-_LIMITS = {"mosi": 3.0, "sims": 1.0}
 _NAMES = {(5, 20): "mosi", (74, 35): "mosei", (33, 709): "sims"}
 _POLARITY = ("Negative", "Neutral", "Positive")
 
@@ -45,23 +57,28 @@ class _Raw:
 
     labels_at: Field
     labels: Doubles
-    tokens: Ints
-    token_lengths: Ints
     ids: tuple[str, ...]
 
 
 def read_mmsa(
-    path: str | Path, scheme: str | None = None, name: str | None = None
+    path: str | Path,
+    scheme: str | None = None,
+    name: str | None = None,
+    encoder: str | None = None,
+    transcripts: str | None = None,
+    valid_share: float = 0.0,
 ) -> Dataset:
-    """Read an MMSA feature file of MOSI, MOSEI or SIMS, aligned or unaligned.
+    """Read a feature file of MOSI, MOSEI, SIMS or data like them.
 
-    Nothing in the file is executed. Audio and vision padded on the left are moved
-    to the front, wrong lengths are counted anew, non-finite frames become 0; each
-    such mending is a sentence in `Dataset.mended`, the first two also a warning.
+    The layouts of MMSA (aligned or not), MISA, MAG-BERT, the CMU SDK's tutorial, MulT
+    and MultiBench are known. Nothing in the file is executed. Audio and vision padded
+    on the left are moved to the front, wrong lengths are counted anew, non-finite
+    frames become 0; each such mending is a sentence in `Dataset.mended`, the first two
+    also a warning. What the file leaves open is a sentence in `Dataset.notes`.
 
     Args:
         path: the pickle file.
-        scheme: "mosi" (labels in [-3, 3]) or "sims" ([-1, 1]); None: detected.
+        scheme, encoder, transcripts, valid_share: see `Reading`.
         name: the data set's name; None: "simulated" by the ids, else known feature
             widths, else the file's stem.
 
@@ -70,66 +87,110 @@ def read_mmsa(
 
     Raises:
         DataError: a fault that cannot be mended, with file, split, key and remedy.
-        SettingsError: an unknown `scheme`.
+        SettingsError: an unknown `scheme`, a share outside (0, 1), or an encoder
+            without the tokenizer that is needed.
     """
-    if scheme is not None and scheme not in _LIMITS:
-        raise SettingsError(
-            f"scheme must be one of {', '.join(_LIMITS)}, not {scheme!r}"
-        )
+    check_scheme(scheme)
+    check_share(valid_share)
     path = Path(path)
-    notes: list[str] = []
-    raws = [_read_split(field) for field in _fields(path, load_plain(path), notes)]
+    log = Log()
+    reading = Reading(scheme, encoder, transcripts, valid_share)
+    layout = recognise(path, load_plain(path), log)
+    try:
+        return _read(path, layout, log, name, reading)
+    except DataError as error:
+        if layout.name == MMSA:
+            raise
+        raise DataError(f"{error} (the file is recognised as {layout.name})") from error
+
+
+def _read(
+    path: Path, layout: Layout, log: Log, name: str | None, reading: Reading
+) -> Dataset:
+    fields = [Field(path, s, content, log) for s, content in layout.splits.items()]
+    _check_valid(path, layout.splits, reading.valid_share)
+    if reading.transcripts is not None:
+        add_transcripts(fields, reading.transcripts)
+    raws = [_read_split(field) for field in fields]
+    refuse_classes([raw.labels_at for raw in raws], [raw.labels for raw in raws])
+    simulated = all(i.startswith("simulated") for i in raws[0].ids)
+    text = read_text(
+        [raw.labels_at.at("text_bert") for raw in raws],
+        [len(raw.labels) for raw in raws],
+        # The simulated corpus has a vocabulary of its own, whatever it trains.
+        None if simulated else reading.encoder,
+        layout.special,
+    )
     audio = _read_modality(raws, "audio")
     vision = _read_modality(raws, "vision")
-    found = _detect_name(raws[0].ids, audio[0][0].shape[2], vision[0][0].shape[2])
-    scheme = scheme or _detect_scheme(raws, found)
-    parts = zip(SPLITS, raws, audio, vision, strict=True)
+    widths = audio[0][0].shape[2], vision[0][0].shape[2]
+    # The simulated corpus has the feature widths of MOSI.
+    found = "simulated" if simulated else _NAMES.get(widths)
+    scored, why = decide_scheme(
+        [raw.labels for raw in raws], reading.scheme, layout.scheme, simulated
+    )
+    log.notes.insert(0, why)
+    parts = zip(raws, range(len(raws)), audio, vision, strict=True)
+    splits = {
+        raw.labels_at.split: _finish(raw, text, i, a, v, scored)
+        for raw, i, a, v in parts
+    }
+    if reading.valid_share:
+        splits = hold_out(splits, reading.valid_share, log)
+    _note_doubles(splits, log)
     return Dataset(
         name=name or found or path.stem,
-        scheme=scheme,
-        splits={split: _finish(raw, a, v, scheme) for split, raw, a, v in parts},
+        scheme=scored,
+        splits=splits,
         source=str(path),
         sha256=sha256_of(path),
-        mended=tuple(notes),
+        mended=tuple(log.mended),
+        notes=tuple(log.notes),
+        layout=layout.name,
+        tokenizer=text.tokenizer,
+        reading=reading,
     )
 
 
-def _fields(path: Path, content: object, notes: list[str]) -> list[Field]:
-    if not isinstance(content, dict):
+def _check_valid(path: Path, splits: dict[str, Any], share: float) -> None:
+    there = "valid" in splits
+    if there and share:
         raise DataError(
-            f"{path}: holds a {type(content).__name__} instead of a dict of the"
-            f" splits {', '.join(SPLITS)}; use a processed MMSA file"
+            f"{path}: has a validation split; leave out --valid-share, or remove the "
+            "split from the file"
         )
-    for split in SPLITS:
-        if not isinstance(content.get(split), dict):
-            found = ", ".join(repr(key)[:22] for key in list(content)[:8]) or "nothing"
-            raise DataError(
-                f"{path}: split {split!r} is missing or no dict (found: {found});"
-                f" {REEXTRACT}"
-            )
-    return [Field(path, split, content[split], notes) for split in SPLITS]
+    if not there and not share:
+        raise DataError(
+            f"{path}: split 'valid' is missing or empty; take it from the training "
+            "split with --valid-share 0.1 (read_mmsa(..., valid_share=0.1))"
+        )
 
 
 def _read_split(field: Field) -> _Raw:
-    labels_at = field.at("regression_labels")
-    if not labels_at and field.at("labels"):
-        labels_at = field.at("labels")  # early Self-MM files
-    labels = read_numbers(labels_at)
+    labels_at = labels_field(field)
+    labels = read_labels(labels_at)
     count = len(labels)
     if not count:
         raise labels_at.error("the split is empty")
+    if np.isnan(labels).all():
+        raise labels_at.error(
+            "all entries are NaN: the split has no labels",
+            "take a file with labels; without, there is nothing to learn or to score",
+        )
     made_up = tuple(f"{field.split}/{i}" for i in range(count))
-    return _Raw(
-        labels_at,
-        labels,
-        *read_text(field.at("text_bert"), count),
-        ids=read_strings(field.at("id"), count) or made_up,
-    )
+    return _Raw(labels_at, labels, read_strings(field.at("id"), count) or made_up)
 
 
 def _read_modality(raws: list[_Raw], key: str) -> list[_Aligned]:
     """Read and align audio or vision in all splits."""
     fields = [raw.labels_at.at(key) for raw in raws]
+    for field in fields:
+        if not field:
+            raise field.error(
+                "the key is missing",
+                "data without this modality: store numpy.zeros((N, 1, 1)) and train "
+                "with --modalities, naming those that are there",
+            )
     sequences = [
         read_sequences(field, len(raw.labels))
         for field, raw in zip(fields, raws, strict=True)
@@ -145,66 +206,49 @@ def _read_modality(raws: list[_Raw], key: str) -> list[_Aligned]:
     for field, item in zip(fields, sequences, strict=True):
         lengths, mended = align(item, left)
         if mended:
-            # Level 3 is the caller of `read_mmsa`.
-            warnings.warn(f"{field.path}: {field.note(mended)}", stacklevel=3)
+            # Level 4 is the caller of `read_mmsa`.
+            warnings.warn(f"{field.path}: {field.mend(mended)}", stacklevel=4)
         aligned.append((torch.from_numpy(item.frames), torch.from_numpy(lengths)))
     return aligned
 
 
-def _detect_name(ids: tuple[str, ...], d_a: int, d_v: int) -> str | None:
-    # The simulated corpus has the feature widths of MOSI.
-    if all(name.startswith("simulated") for name in ids):
-        return "simulated"
-    return _NAMES.get((d_a, d_v))
-
-
-def _detect_scheme(raws: list[_Raw], name: str | None) -> str:
-    if name == "simulated":
-        return "mosi"
-    small = all(np.abs(raw.labels).max() <= 1 for raw in raws)
-    marked = (
-        name == "sims"
-        or raws[0].tokens.shape[1] == 39
-        or all(raw.labels_at.at("regression_labels_T") for raw in raws)
-    )
-    return "sims" if small and marked else "mosi"
-
-
-def _finish(raw: _Raw, audio: _Aligned, vision: _Aligned, scheme: str) -> Split:
+def _finish(
+    raw: _Raw, text: Text, place: int, audio: _Aligned, vision: _Aligned, scheme: str
+) -> Split:
     field, count = raw.labels_at, len(raw.labels)
-    batch = Batch(
-        torch.from_numpy(raw.tokens),
-        torch.from_numpy(raw.token_lengths),
-        *audio,
-        *vision,
-        labels=_in_range(field, raw.labels, scheme),
-    )
+    scored = np.flatnonzero(~np.isnan(raw.labels))
+    tokens, lengths = (torch.from_numpy(part) for part in text.splits[place])
+    labels = in_range(field, np.nan_to_num(raw.labels), scheme)
+    batch = Batch(tokens, lengths, *audio, *vision, labels, special=text.special)
+    if len(scored) < count:
+        field.mend(
+            f"{count - len(scored)} of {count} utterances have no label (NaN) and are "
+            "left out"
+        )
+        batch = batch.select(torch.from_numpy(scored))
     extra = {}
     for modality, letter in zip(MODALITIES, "TAV", strict=True):
         part = field.at(f"regression_labels_{letter}")
         if scheme == "sims" and part:
-            extra[modality] = _in_range(part, read_numbers(part, count), scheme)
+            extra[modality] = in_range(part, read_numbers(part, count), scheme)[scored]
     raw_text = read_strings(field.at("raw_text"), count) or ("",) * count
-    return Split(batch, raw.ids, raw_text, extra)
+    return Split(
+        batch,
+        tuple(raw.ids[i] for i in scored),
+        tuple(raw_text[i] for i in scored),
+        extra,
+    )
 
 
-def _in_range(field: Field, numbers: Doubles, scheme: str) -> torch.Tensor:
-    limit = _LIMITS[scheme]
-    size = np.abs(numbers)
-    # Old MOSEI releases have scores a little above 3; the metrics clip them too.
-    allowed = 3.5 if scheme == "mosi" else limit + 1e-4
-    beyond = np.flatnonzero(size > allowed)
-    if len(beyond):
-        raise field.error(
-            f"{len(beyond)} labels lie outside [-{limit:g}, {limit:g}], the first in"
-            f" sample {beyond[0]} ({numbers[beyond[0]]:g})",
-            f"rescale them, or choose another scheme than {scheme!r}",
-        )
-    over = int((size > limit + 1e-4).sum())
-    if over:
-        field.note(f"{over} labels outside [-{limit:g}, {limit:g}] clipped")
-        numbers = np.clip(numbers, -limit, limit)
-    return torch.from_numpy(numbers.astype(np.float32))
+def _note_doubles(splits: dict[str, Split], log: Log) -> None:
+    """Say how many utterances stand in two splits."""
+    for one, two in (("train", "valid"), ("train", "test"), ("valid", "test")):
+        same = set(splits[one].ids) & set(splits[two].ids)
+        if same:
+            log.notes.append(
+                f"{len(same)} ids of {two} also stand in {one}, such as "
+                f"{min(same)[:40]!r}: scores may be too good."
+            )
 
 
 def write_mmsa(dataset: Dataset, path: str | Path) -> None:
@@ -213,13 +257,22 @@ def write_mmsa(dataset: Dataset, path: str | Path) -> None:
     The file appears whole or not at all, and loads under NumPy 1 and 2.
 
     Args:
-        dataset: what to write; the scheme is detected again on reading.
+        dataset: what to write; where the rest does not tell them, its scheme and its
+            special token ids go with it.
         path: the file to write or replace.
 
     Raises:
         OutputError: the folder is not writable.
     """
     content = {name: _published_form(split) for name, split in dataset.splits.items()}
+    special = dataset.train.batch.special
+    scores = [split.batch.labels.double().cpu() for split in dataset.splits.values()]
+    labels = [part.numpy() for part in scores]
+    told = decide_scheme(labels, None, None, dataset.name == "simulated")[0]
+    if told != dataset.scheme or special != SpecialTokens():
+        # In a split, since other programs take all keys beside the splits for splits.
+        own = {"scheme": dataset.scheme, "special_tokens": asdict(special)}
+        content["train"][OWN_KEY] = own
     with atomic_path(Path(path)) as draft, open(draft, "wb") as file:
         _Pickler(file, protocol=4).dump(content)
 

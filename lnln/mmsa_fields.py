@@ -1,17 +1,17 @@
-"""Check single fields of an MMSA file: numbers, arrays, token ids and strings.
+"""Check single fields of an MMSA file: numbers, arrays and strings.
 
 Every fault is a `DataError` with file, split, key and a remedy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from lnln.data import CLS, PAD, DataError
+from lnln.data import DataError
 
 #: The remedy where nothing better is known.
 REEXTRACT = "make the file again with the MMSA scripts or use the published one"
@@ -22,6 +22,19 @@ Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Log:
+    """What there is to say about a file that is being read.
+
+    Attributes:
+        mended: see `Dataset.mended`.
+        notes: see `Dataset.notes`.
+    """
+
+    mended: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Field:
     """One key of one split of the file.
 
@@ -29,14 +42,14 @@ class Field:
         path: the file, for messages.
         split: "train", "valid" or "test".
         content: all keys of the split.
-        notes: what was mended, shared by all fields of the file.
+        log: shared by all fields of the file.
         key: the key itself.
     """
 
     path: Path
     split: str
     content: dict[str, object]
-    notes: list[str]
+    log: Log
     key: str = ""
 
     def at(self, key: str) -> Field:
@@ -59,24 +72,29 @@ class Field:
             f"{self.path}: split {self.split!r}, key {self.key!r}: {fault}; {remedy}"
         )
 
-    def note(self, sentence: str) -> str:
+    def mend(self, sentence: str) -> str:
         """Report what was mended; the sentence with split and key."""
-        self.notes.append(f"{self.split} {self.key}: {sentence}.")
-        return self.notes[-1]
+        self.log.mended.append(f"{self.split} {self.key}: {sentence}.")
+        return self.log.mended[-1]
+
+    def note(self, sentence: str) -> None:
+        """Report what the file leaves open, and how it was taken."""
+        self.log.notes.append(f"{self.split} {self.key}: {sentence}.")
 
 
-def read_numbers(field: Field, count: int | None = None) -> Doubles:
+def read_numbers(field: Field, count: int | None = None, gaps: bool = False) -> Doubles:
     """Read a list or an array of finite numbers.
 
     Args:
         field: the field; shape (N,), or more axes of size 1.
         count: N, if it is known.
+        gaps: NaN may stand for a number that is not there.
 
     Returns:
         (N,) float64.
 
     Raises:
-        DataError: something else, another count, NaN or infinite.
+        DataError: something else, another count, infinite, or NaN without `gaps`.
     """
     value = field.value
     if isinstance(value, np.ndarray):
@@ -95,11 +113,11 @@ def read_numbers(field: Field, count: int | None = None) -> Doubles:
         raise field.error("holds a number too large for a float") from None
     if count is not None and len(numbers) != count:
         raise field.error(f"has {len(numbers)} entries for {count} samples")
-    broken = np.flatnonzero(~np.isfinite(numbers))
+    broken = np.flatnonzero(np.isinf(numbers) | (np.isnan(numbers) & (not gaps)))
     if len(broken):
+        kinds = "infinite" if gaps else "NaN or infinite"
         raise field.error(
-            f"{len(broken)} entries are NaN or infinite, the first in sample"
-            f" {broken[0]}",
+            f"{len(broken)} entries are {kinds}, the first in sample {broken[0]}",
             "remove these samples from all keys or correct them",
         )
     return numbers
@@ -136,65 +154,6 @@ def read_array(field: Field, count: int) -> npt.NDArray[np.floating | np.integer
     if 0 in value.shape:
         raise field.error(f"has shape {value.shape}: the sequences are empty")
     return value
-
-
-def read_text(field: Field, count: int) -> tuple[Ints, Ints]:
-    """Read token ids and their mask.
-
-    Args:
-        field: the field; (N, 3, T_l) or (N, T_l, 3): ids, mask, segment ids.
-        count: N.
-
-    Returns:
-        (N, T_l) token ids with PAD behind the mask, (N,) lengths of at least 1.
-
-    Raises:
-        DataError: no such array, impossible ids, no mask of ones and then zeros.
-    """
-    array = read_array(field, count)
-    # Some scripts store (N, T_l, 3); at T_l = 3 the published order is taken.
-    if array.shape[1] != 3 and array.shape[2] == 3:
-        array = array.transpose(0, 2, 1)
-    if array.shape[1] != 3:
-        raise field.error(f"has shape {array.shape}, expected (N, 3, T_l)")
-    if not np.isfinite(array).all() or (array != np.trunc(array)).any():
-        raise field.error("holds token ids that are no integers")
-    if not array.any():
-        raise field.error("is all zero: the text was never tokenised")
-    if (array[:, 0] < 0).any() or (array[:, 0] >= 2**31).any():
-        raise field.error("holds token ids below 0 or from 2**31 on")
-    if ((array[:, 1] != 0) & (array[:, 1] != 1)).any():
-        raise field.error("the attention mask (row 1) holds other values than 0 and 1")
-    tokens = array[:, 0].astype(np.int64)
-    mask = array[:, 1].astype(bool)
-    if (mask[:, 1:] & ~mask[:, :-1]).any():
-        raise field.error(
-            "the attention mask (row 1) is not ones followed by zeros",
-            "move the tokens of every sentence to the front",
-        )
-    lengths = mask.sum(axis=1, dtype=np.int64)
-    empty = np.flatnonzero(lengths == 0)
-    if len(empty):
-        raise field.error(
-            f"{len(empty)} sentences have no token (attention mask all zero), the"
-            f" first in sample {empty[0]}",
-            "give each at least [CLS] [SEP]",
-        )
-    _note_text(field, tokens, mask, array[:, 2].astype(bool))
-    tokens[~mask] = PAD
-    return tokens, lengths
-
-
-def _note_text(field: Field, tokens: Ints, mask: Bools, segments: Bools) -> None:
-    total = len(tokens)
-    stray = int(((tokens != PAD) & ~mask).any(axis=1).sum())
-    if stray:
-        field.note(f"tokens behind the mask set to [PAD] in {stray} of {total} samples")
-    other = int((tokens[:, 0] != CLS).sum())
-    if other:
-        field.note(f"{other} of {total} samples do not begin with [CLS] ({CLS}); kept")
-    if segments.any():
-        field.note("segment ids other than 0 ignored")
 
 
 def read_strings(field: Field, count: int) -> tuple[str, ...] | None:

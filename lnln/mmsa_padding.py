@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from lnln.mmsa_fields import Field, Ints, read_array, read_numbers
+from lnln.mmsa_fields import Bools, Field, Ints, read_array, read_numbers
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read_sequences(field: Field, count: int) -> Sequences:
         The sequences where the file has them, non-finite values set to 0.
 
     Raises:
-        DataError: the frames are no (N, T, d) numbers, or a length is below 1.
+        DataError: the frames are no (N, T, d) numbers, or a length is below 0.
     """
     array = read_array(field, count)
     _, size, width = array.shape
@@ -63,33 +63,38 @@ def read_sequences(field: Field, count: int) -> Sequences:
             piece[broken] = 0
         present[start : start + step] = (piece != 0).any(axis=2)
     if infinite or missing:
-        field.note(f"{infinite} infinite and {missing} NaN values set to 0")
-    some = present.any(axis=1)
+        field.mend(f"{infinite} infinite and {missing} NaN values set to 0")
+    some: Bools = np.asarray(present.any(axis=1))
+    stated = _stated_lengths(field.at(f"{field.key}_lengths"), some, size)
     return Sequences(
         frames=frames,
         first=np.where(some, present.argmax(axis=1), size),
         extent=np.where(some, size - present[:, ::-1].argmax(axis=1), 0),
-        stated=_stated_lengths(field.at(f"{field.key}_lengths"), count, size),
+        stated=stated,
     )
 
 
-def _stated_lengths(field: Field, count: int, size: int) -> Ints | None:
+def _stated_lengths(field: Field, some: Bools, size: int) -> Ints | None:
+    count = len(some)
     if not field:
-        field.note("missing; lengths run to the last non-zero frame")
+        field.mend("missing; lengths run to the last non-zero frame")
         return None
     numbers = read_numbers(field, count)
     if (numbers != np.trunc(numbers)).any():
         raise field.error("holds lengths that are no integers")
-    small = np.flatnonzero(numbers < 1)
+    small = np.flatnonzero(numbers < 0)
     if len(small):
         raise field.error(
-            f"{len(small)} lengths are below 1, the first in sample {small[0]}",
-            "give a sample without frames one zero frame and length 1",
+            f"{len(small)} lengths are below 0, the first in sample {small[0]}",
+            "give a sample without frames length 0",
         )
+    none = int(((numbers == 0) & ~some).sum())
+    if none:
+        field.mend(f"{none} of {count} samples have no frame; read as one missing one")
     longer = int((numbers > size).sum())
     if longer:
-        field.note(f"{longer} of {count} lengths exceed {size}; clipped")
-    return np.minimum(numbers, size).astype(np.int64)
+        field.mend(f"{longer} of {count} lengths exceed {size}; clipped")
+    return np.clip(numbers, 1, size).astype(np.int64)
 
 
 def padded_left(sequences: list[Sequences]) -> bool:

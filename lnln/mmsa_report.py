@@ -54,12 +54,23 @@ def describe(dataset: Dataset) -> str:
     lines += [f"          {known}"]
     lines += [f"data set  {dataset.name}, scored as {dataset.scheme}", ""]
     lines += [*_table(shapes), "", "lengths (min / median / max)", *_table(lengths)]
-    lines += ["", "labels", *_table(labels), "", "mended on reading"]
+    lines += ["", "labels", *_table(labels), "", "read as"]
+    for sentence in (dataset.layout or "simulated", *dataset.notes):
+        lines += _item(sentence)
+    lines += ["", "mended on reading"]
     for sentence in dataset.mended or ("nothing",):
-        lines += textwrap.wrap(
-            sentence, 98, initial_indent="- ", subsequent_indent="  "
-        )
+        lines += _item(sentence)
     return "\n".join(lines)
+
+
+def said(dataset: Dataset) -> list[str]:
+    """One line per thing that was mended, or left open by the file."""
+    lines = [f"mended: {sentence}" for sentence in dataset.mended]
+    return lines + [f"noted: {sentence}" for sentence in dataset.notes]
+
+
+def _item(sentence: str) -> list[str]:
+    return textwrap.wrap(sentence, 98, initial_indent="- ", subsequent_indent="  ")
 
 
 def _bin_names(scheme: str) -> list[str]:

@@ -68,6 +68,7 @@ from torch import Tensor
 from lnln.checkpoint import CheckpointError, TrainedModel, keeping_random_state
 from lnln.config import PRESETS, RELEASED_FUSION_DEPTH, LNLNConfig, as_released
 from lnln.data import MODALITIES, Dataset
+from lnln.device import resolve_device
 from lnln.errors import SettingsError
 from lnln.metrics import evaluate_predictions
 from lnln.missing import TEST_RATES, released_uniforms
@@ -227,7 +228,7 @@ def evaluate_released(
     dataset: Dataset,
     rates: Sequence[float] = TEST_RATES,
     split: str = "test",
-    device: str = "cpu",
+    device: torch.device | str = "auto",
     bert_config: BertConfig | dict[str, Any] | None = None,
 ) -> dict[float, dict[str, float]]:
     """Score a released checkpoint on the inputs that the released program corrupts.
@@ -237,7 +238,7 @@ def evaluate_released(
         dataset: read from the MMSA file that the checkpoint was trained on, as it is.
         rates: missing rates.
         split: which split.
-        device: where to run.
+        device: where to run; see `resolve_device`.
         bert_config: as in `load_released`.
 
     Returns:
@@ -245,9 +246,11 @@ def evaluate_released(
 
     Raises:
         CheckpointError: as in `load_released`.
+        SettingsError: this machine has no such device.
     """
+    where = resolve_device(device)
     model = load_released(source, dataset.name, bert_config)
-    trained = TrainedModel(model.to(device), PRESETS[dataset.name], None, {})
+    trained = TrainedModel(model.to(where), PRESETS[dataset.name], None, {})
     batch = dataset.splits[split].batch
     uniforms = released_uniforms(batch)
     corruptions = [

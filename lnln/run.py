@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,29 +26,10 @@ from lnln.choices import SELECTIONS
 from lnln.config import Preset
 from lnln.data import Dataset, Standardizer
 from lnln.distributed import Processes
-from lnln.errors import SettingsError
 from lnln.method import Method, Recipe
 from lnln.methods import build_model
 from lnln.model import LNLN
 from lnln.streams import stream_seed
-
-
-def resolve_device(name: str = "auto") -> torch.device:
-    """The device of a name; "auto" is CUDA where there is one, else the CPU.
-
-    Raises:
-        SettingsError: this machine has no such device.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        name = "cuda" if count else "cpu"
-    known = ["cpu"] + ["cuda"] * bool(count) + [f"cuda:{i}" for i in range(count)]
-    if name not in known:
-        raise SettingsError(
-            f"device {name!r} is not to be had here; choose from auto, "
-            + ", ".join(known)
-        )
-    return torch.device(name)
 
 
 @dataclass
@@ -193,6 +174,9 @@ def provenance_of(preset: Preset, dataset: Dataset) -> dict[str, Any]:
             "source": dataset.source,
             "sha256": dataset.sha256,
             "mended": list(dataset.mended),
+            "notes": list(dataset.notes),
+            "reading": dataset.reading.to_dict(),
+            "special_tokens": asdict(dataset.train.batch.special),
         },
         "seed": preset.train.seed,
         "selection": preset.train.selection,
@@ -236,6 +220,7 @@ def save_state(run: Run) -> None:
     header = {
         "preset": run.preset.to_dict(),
         "sha256": run.dataset.sha256,
+        "taken": _taken(run.dataset),
         "history": run.history,
         "best": run.best,
         "seconds": run.seconds,
@@ -244,10 +229,22 @@ def save_state(run: Run) -> None:
     write_tensors(run.folder / "state.safetensors", tensors, header)
 
 
+def _taken(dataset: Dataset) -> list[Any]:
+    """What one file may be read as, depending on options."""
+    sizes = [len(split) for split in dataset.splits.values()]
+    return [dataset.scheme, *sizes, int(dataset.train.batch.tokens.sum())]
+
+
 def _load_state(run: Run, path: Path) -> None:
     tensors, header = read_tensors(path)
     if header["sha256"] != run.dataset.sha256:
         raise CheckpointError(f"{run.folder}: the run was trained on other data")
+    # Runs of earlier versions do not say.
+    if header.get("taken", _taken(run.dataset)) != _taken(run.dataset):
+        raise CheckpointError(
+            f"{run.folder}: the run read the same file otherwise (--scheme, "
+            "--valid-share, --transcripts); resume it with the same options"
+        )
     saved = Preset.from_dict(header["preset"])
     if saved != run.preset:
         raise CheckpointError(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lnln.checkpoint import CheckpointError, TrainedModel, load_model, load_pretrained
 from lnln.corpus import simulate
-from lnln.data import UNK, Batch, DataError, Dataset
+from lnln.data import Batch, DataError, Dataset, Reading
+from lnln.device import resolve_device
 from lnln.errors import SettingsError
 from lnln.lexicon import transcripts
 from lnln.mmsa import read_mmsa
@@ -20,7 +22,11 @@ STORED = "simulated:mini"
 
 
 def open_data(
-    spec: str, preset: str = "mini", train_size: int | None = None, seed: int = 0
+    spec: str,
+    preset: str = "mini",
+    train_size: int | None = None,
+    seed: int = 0,
+    reading: Reading | None = None,
 ) -> Dataset:
     """Open data as the commands name them.
 
@@ -28,21 +34,44 @@ def open_data(
         spec: "simulated", "simulated:mini", "simulated:full" or a file's path.
         preset: "simulated" alone means size mini for preset mini, else full.
         train_size, seed: of simulated data.
+        reading: what is said about a file; None: nothing.
 
     Returns:
         The dataset.
 
     Raises:
         DataError: the file is missing or faulty.
-        SettingsError: train_size is given for a file.
+        SettingsError: train_size is given for a file, or `reading` for simulated data.
     """
     kind, _, size = spec.partition(":")
+    reading = reading or Reading()
     if kind == "simulated":
+        if reading.scheme or reading.transcripts or reading.valid_share:
+            raise SettingsError(
+                "--scheme, --transcripts and --valid-share are for files only"
+            )
         size = size or ("mini" if preset == "mini" else "full")
         return simulate(size, seed, train_size)
     if train_size is not None:
         raise SettingsError("--train-size is for simulated data only")
-    return read_mmsa(spec)
+    return read_mmsa(spec, **reading.to_dict())
+
+
+def recorded_reading(provenance: dict[str, Any], spec: str) -> Reading:
+    """How a run read its data, for opening the same data again.
+
+    Args:
+        provenance: of the run: what `record.json` or a checkpoint says of it.
+        spec: what is to be opened.
+
+    Returns:
+        What was said then. Of other data than the run's, only the encoder is known.
+    """
+    data = provenance["data"]
+    # Runs of earlier versions say the scheme only, which was decided otherwise.
+    reading = Reading(**data.get("reading", {"scheme": data["scheme"]}))
+    same = Path(spec).absolute() == Path(data["source"]).absolute()
+    return reading if same else Reading(encoder=reading.encoder)
 
 
 @dataclass(frozen=True)
@@ -94,7 +123,7 @@ class Study:
         else:
             size = self.model.preset.model.encoder.vocab_size
             vocab = np.array([f"#{i}" for i in range(size)])
-            vocab[UNK] = "[UNK]"
+            vocab[batch.special.unk] = "[UNK]"
         rows = vocab[batch.tokens.cpu().numpy()]
         lengths = batch.token_lengths.tolist()
         return tuple(
@@ -102,13 +131,16 @@ class Study:
         )
 
 
-def open_study(source: str = STORED, run: str | Path | None = None) -> Study:
+def open_study(
+    source: str = STORED, run: str | Path | None = None, device: str = "cpu"
+) -> Study:
     """Open what a chapter's parameters name.
 
     Args:
         source: "simulated:mini", "simulated:full" or the path of an MMSA file.
         run: folder of an LNLN trained on such data by `lnln train`; None for the
             shipped model, which fits "simulated:mini" only.
+        device: where the model computes; see `resolve_device`.
 
     Returns:
         `Study`.
@@ -116,16 +148,20 @@ def open_study(source: str = STORED, run: str | Path | None = None) -> Study:
     Raises:
         CheckpointError: the run is missing, or the shipped model does not fit.
         DataError: the file is faulty, or the run was trained for other sizes.
+        SettingsError: this machine has no such device.
     """
-    data = open_data(source)
+    where = resolve_device(device)
     if run is None:
+        data = open_data(source)
         if source != STORED:
             raise CheckpointError(
                 f"the shipped model fits {STORED} only; train one (lnln train --data "
                 f"{source} --out runs/mine) and give its folder as `run`"
             )
-        return Study(data, load_pretrained(), stored=True)
-    model = load_model(Path(run) / "model.safetensors")
+        return Study(data, load_pretrained(device=where), stored=True)
+    model = load_model(Path(run) / "model.safetensors", where)
+    reading = recorded_reading(model.provenance, source)
+    data = open_data(source, reading=reading)
     if not isinstance(model.model, LNLN):
         raise CheckpointError(f"{run}: the chapters look into LNLN, not other methods")
     fitted = model.preset.fit_to(data).model

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from lnln.checkpoint import checkpoint_name, save_model, write_json
 from lnln.config import Preset, TrainConfig
 from lnln.corruption import replace_words
 from lnln.data import MODALITIES, Batch, Dataset
+from lnln.device import resolve_device
 from lnln.distributed import own_device, processes
 from lnln.errors import UserError
 from lnln.method import Item
@@ -37,7 +39,7 @@ from lnln.missing import (
     split_uniforms,
     training_rates,
 )
-from lnln.run import Run, record_of, resolve_device, save_state, start_run
+from lnln.run import Run, record_of, save_state, start_run
 from lnln.streams import stream, stream_seed
 
 #: Mask seed of the validation score and of the paper's selection pass.
@@ -88,7 +90,7 @@ def train(
     folder: Path | str,
     *,
     resume: bool = False,
-    device: str = "auto",
+    device: torch.device | str = "auto",
     progress: bool = True,
     save_minutes: float = 5.0,
 ) -> dict[str, Any]:
@@ -103,7 +105,7 @@ def train(
         dataset: what to train on.
         folder: where the run is written.
         resume: go on with the run in `folder`; starts it if there is none.
-        device: "auto", "cpu" or "cuda".
+        device: see `resolve_device`.
         progress: show a bar with losses and time left.
         save_minutes: how much work a kill may cost; between two writings of
             `state.safetensors` lie so many minutes or one epoch, if that is longer.
@@ -114,11 +116,13 @@ def train(
     Raises:
         CheckpointError: the folder holds a run and resume is False, or its settings
             or data differ from the given ones.
-        TrainingError: the loss is no longer finite; or `torchrun` started several
+        SettingsError: this machine has no such device.
+        TrainingError: the loss is no longer finite; the device's memory ran out; the
+            batches of an epoch do not make one step; or `torchrun` started several
             processes for a method that one process must train.
     """
     where = own_device(resolve_device(device))
-    with processes(where) as together:
+    with processes(where) as together, _memory_of(where, preset, Path(folder)):
         run = start_run(preset.fit_to(dataset), dataset, Path(folder), resume, where)
         # Nobody writes to the folder before all have looked into it.
         together.from_first(None)
@@ -144,6 +148,12 @@ def _train(
     standardize = run.standardizer or (lambda batch: batch)
     data = standardize(dataset.train.batch).to(run.device)
     steps = math.ceil(len(data) / config.batch_size)
+    if (needed := run.recipe.accumulate) > steps:
+        raise TrainingError(
+            f"{run.preset.model.method} makes a step of {needed} batches, but "
+            f"{len(data)} training utterances are only {steps} an epoch, so it would "
+            "never learn; use a smaller --batch-size"
+        )
     started = time.monotonic() - run.seconds
     saved = -math.inf
     with tqdm(
@@ -173,6 +183,20 @@ def _train(
                 break
     run.processes.from_first(None)  # no process ends before all is written
     return record_of(run)
+
+
+@contextmanager
+def _memory_of(where: torch.device, preset: Preset, folder: Path) -> Iterator[None]:
+    """Say in one line what to do when the device's memory runs out."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the memory of {where} does not hold batches of "
+            f"{preset.train.batch_size} with their gradients; use a smaller "
+            "--batch-size, or --bf16, --freeze-encoder, or another --device. "
+            f"{folder} keeps the last whole epoch, if there is one"
+        ) from error
 
 
 def _train_epoch(run: Run, data: Batch, epoch: int, bar: tqdm[Any]) -> dict[str, float]:

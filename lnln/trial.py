@@ -59,7 +59,9 @@ class Trial(Study):
         return robustness_figure([r for r in rows if float(r["rate"]) < 1], [metric])
 
 
-def try_method(method: str, source: str, epochs: int, seed: int) -> Trial:
+def try_method(
+    method: str, source: str, epochs: int, seed: int, device: str = "cpu"
+) -> Trial:
     """Train a method for a few epochs with its `mini` settings, and score it.
 
     Args:
@@ -67,20 +69,28 @@ def try_method(method: str, source: str, epochs: int, seed: int) -> Trial:
         source: "simulated:mini", "simulated:full" or the path of an MMSA file.
         epochs: so many; the learning rate runs as if there were no more.
         seed: of weights, order and corruption.
+        device: where it is trained and scored; see `resolve_device`.
 
     Returns:
-        `Trial`; the run's folder is deleted.
+        `Trial`, its model on the CPU to be looked into; the run's folder is deleted.
 
     Raises:
         DataError: the file is missing or faulty.
-        SettingsError: an unknown method.
+        SettingsError: an unknown method or device.
     """
     data = open_data(source)
     preset = with_train(preset_for(method, "mini"), epochs=epochs, seed=seed)
     with tempfile.TemporaryDirectory() as parent:
         folder = Path(parent) / "run"
-        record = train(preset, data, folder, device="cpu", progress=False)
-        rows = evaluate(folder, data, conditions(), mask_seeds=(0,), progress=False)
+        record = train(preset, data, folder, device=device, progress=False)
+        rows = evaluate(
+            folder,
+            data,
+            conditions(),
+            mask_seeds=(0,),
+            device=device,
+            progress=False,
+        )
         model = load_model(folder / "model.safetensors")
         state, _ = read_tensors(folder / "state.safetensors")
     return Trial(data, model, source == STORED, rows, record["history"], state)

@@ -21,23 +21,12 @@ from pathlib import Path
 
 from lnln.data import DataError
 from lnln.unpickle_arrays import ARRAY_BUILDERS, RESAVE, Fault, Unfinished
+from lnln.unpickle_foreign import FETCH, refuse_foreign
 
 # A MOSEI file takes about half a million; each may cost some 70 bytes of memory.
 _MAX_STEPS = 20_000_000
 # Payloads from this size on stay in the file until somebody reads them.
 _LARGE = 1 << 16
-_FETCH = "fetch the file again and compare its SHA-256 with the published one"
-_UNPACK = "unpack it first"
-_FOREIGN = (
-    (b"version https://git-lfs", "is a git-lfs pointer", "run `git lfs pull`"),
-    (b"\x1f\x8b", "is gzip-compressed", _UNPACK),
-    (b"PK\x03\x04", "is a zip archive", _UNPACK),
-    (b"BZh", "is bzip2-compressed", _UNPACK),
-    (b"\xfd7zXZ", "is xz-compressed", _UNPACK),
-    (b"7z\xbc\xaf", "is a 7z archive", _UNPACK),
-    (b"\x89HDF", "is an HDF5 file (.csd, .h5)", "use the processed MMSA .pkl file"),
-    (b"\x93NUMPY", "is a .npy array", "use the processed MMSA .pkl file"),
-)
 
 
 @dataclass(frozen=True)
@@ -64,7 +53,7 @@ def load_plain(path: str | Path) -> object:
     machine = None
     try:
         with open(path, "rb") as file:
-            _refuse_foreign(file.read(512))
+            refuse_foreign(file)
             machine = _Machine(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         return machine.run()
     except Fault as error:
@@ -80,21 +69,8 @@ def load_plain(path: str | Path) -> object:
         if machine and machine.data[:1] == pickle.PROTO:
             state = "is a damaged pickle"
         raise DataError(
-            f"{path}: {state} ({type(error).__name__} at byte {at}); {_FETCH}"
+            f"{path}: {state} ({type(error).__name__} at byte {at}); {FETCH}"
         ) from error
-
-
-def _refuse_foreign(head: bytes) -> None:
-    if not head:
-        raise Fault(f"is empty; {_FETCH}")
-    for magic, fault, remedy in _FOREIGN:
-        if head.startswith(magic):
-            raise Fault(f"{fault}, not a pickle; {remedy}")
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        raise Fault(
-            "is a web page (HTML), not a pickle; the download was answered by a"
-            " notice: open the link in a browser, then fetch the file itself"
-        )
 
 
 class _Machine:
@@ -132,7 +108,7 @@ class _Machine:
     def take(self, count: int) -> memoryview:
         start, end = self.at, self.at + count
         if end > len(self.view):
-            raise Fault(f"ends early at byte {len(self.view)} (truncated); {_FETCH}")
+            raise Fault(f"ends early at byte {len(self.view)} (truncated); {FETCH}")
         self.at = end
         return self.view[start:end]
 
@@ -162,7 +138,7 @@ class _Machine:
         # Repeating a reference costs two bytes; copies must not multiply on it.
         self.budget -= amount
         if self.budget < 0:
-            raise Fault(f"declares more data than it holds; {_FETCH}")
+            raise Fault(f"declares more data than it holds; {FETCH}")
 
     def pop(self) -> None:
         if self.stack:

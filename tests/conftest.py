@@ -1,14 +1,19 @@
 """What several test files need."""
 
+from __future__ import annotations
+
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -28,6 +33,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium: named by the variable CHROMIUM, or found."""
+    # Imported late: most tests run where it is not installed, too.
+    from playwright.sync_api import sync_playwright
+
     names = ("chromium", "chromium-browser", "google-chrome", "chrome")
     found = (shutil.which(name) for name in names)
     path = os.environ.get("CHROMIUM") or next(filter(None, found), None)

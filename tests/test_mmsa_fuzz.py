@@ -6,8 +6,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from file_kinds import KINDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers_made import bert_folder
 
 from lnln.data import MODALITIES, SPLITS, DataError, Dataset
 from lnln.mmsa import read_mmsa
@@ -46,15 +48,15 @@ def valid_content():
 WHOLE = [pickle.dumps(valid_content(), protocol) for protocol in range(6)]
 
 
-def check(path, data):
+def check(path, data, **options):
     """Read the bytes; a Dataset must also keep the promises of `lnln.data`."""
     path.write_bytes(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            dataset = read_mmsa(path)
+            dataset = read_mmsa(path, **options)
     except DataError as error:
-        assert str(path) in str(error)
+        assert str(path.parent) in str(error)
         return "refused"
     assert isinstance(dataset, Dataset)
     describe(dataset)
@@ -64,7 +66,8 @@ def check(path, data):
             sequence, mask = split.batch.sequence(m), split.batch.mask(m)
             assert split.batch.lengths(m).min() >= 1
             assert split.batch.lengths(m).max() <= sequence.shape[1]
-            assert sequence.isfinite().all() and not sequence[~mask].any()
+            padding = split.batch.special.pad if m == "l" else 0
+            assert sequence.isfinite().all() and sequence[~mask].eq(padding).all()
     return "read"
 
 
@@ -161,6 +164,93 @@ def damaged_content(draw):
                 array.flat[at] = value
             split[key] = array
     return pickle.dumps(content, draw(st.integers(0, 5)))
+
+
+@st.composite
+def damaged_kinds(draw):
+    """A file of some other layout with one to three things in it replaced or gone."""
+    # Pickled and loaded, because what is damaged must not be shared with the next.
+    content = pickle.loads(pickle.dumps(KINDS[draw(st.sampled_from(sorted(KINDS)))]))
+    for _ in range(draw(st.integers(1, 3))):
+        inside, place = content, None
+        for _ in range(draw(st.integers(1, 5))):
+            if isinstance(inside, dict) and inside:
+                outer, place = inside, draw(st.sampled_from(sorted(inside, key=str)))
+            elif isinstance(inside, list) and inside:
+                outer, place = inside, draw(st.integers(0, len(inside) - 1))
+            else:
+                break
+            inside = outer[place]
+            if isinstance(inside, tuple):
+                inside = outer[place] = list(inside)
+        if place is None:
+            continue
+        kind = draw(st.sampled_from(["odd", "delete", "rename", "retype"]))
+        if kind == "odd":
+            outer[place] = draw(ODD)
+        elif kind == "delete":
+            del outer[place]
+        elif kind == "rename" and isinstance(outer, dict):
+            names = [
+                "text",
+                "raw_text",
+                "id",
+                "labels",
+                "label",
+                "dev",
+                "lnln",
+                "audio",
+            ]
+            outer[draw(st.sampled_from(names))] = outer.pop(place)
+        elif kind == "retype" and isinstance(inside, np.ndarray):
+            with np.errstate(all="ignore"), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    kind = draw(st.sampled_from(["f2", "i1", "O", "U4", "f8", "?"]))
+                    outer[place] = inside.astype(kind)
+                except (TypeError, ValueError):
+                    outer[place] = inside.T
+    return pickle.dumps(content, draw(st.integers(2, 5)))
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """An encoder's folder and a table of transcripts."""
+    folder = bert_folder(tmp_path_factory.mktemp("fuzz"))
+    rows = [
+        f"{s}{i // 2}$_${i % 2},{text}"
+        for s in SPLITS
+        for i, text in enumerate("abcdef")
+    ]
+    (folder / "words.csv").write_text("id,text\n" + "\n".join(rows), "utf-8")
+    return folder
+
+
+@SETTINGS
+@given(
+    data=damaged_kinds(),
+    encoder=st.booleans(),
+    words=st.integers(0, 4),
+    share=st.sampled_from([0.0, 0.0, 0.3]),
+)
+def test_damaged_layouts(beside, data, encoder, words, share):
+    options = {"valid_share": share, "encoder": str(beside) if encoder else None}
+    options["transcripts"] = str(beside / "words.csv") if words == 0 else None
+    check(beside / "x.pkl", data, **options)
+
+
+@settings(max_examples=100, deadline=5_000)
+@given(
+    table=st.one_of(
+        st.binary(max_size=60),
+        st.text(alphabet='id,text\n"ab', max_size=60).map(str.encode),
+    )
+)
+def test_damaged_transcripts(beside, table):
+    path = beside / "odd.csv"
+    path.write_bytes(table)
+    data = pickle.dumps(KINDS["glove with ids"])
+    assert check(beside / "x.pkl", data, transcripts=str(path)) == "refused"
 
 
 def test_undamaged_files_are_read(tmp_path):

@@ -770,6 +770,7 @@ def test_a_variant_is_a_set_of_choices() -> None:
     assert not without.variant.fully_released
     every = LNLNConfig(variant="paper+" + "+".join(reversed(RELEASED_CHOICES)))
     assert every == LNLNConfig(variant="released")
+    assert hash(every.variant) == hash(LNLNConfig(variant="released").variant)
 
 
 def test_a_stored_variant_in_any_order_is_read() -> None:

@@ -1,13 +1,15 @@
 """What chapters read is collected from scored runs, and what runs cost is counted."""
 
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from benchmarks.cost import Counter, count
+from benchmarks.cost import Counter, count, recurrent_layers_in_one_call
 from tools import load_tool
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from lnln.config import PRESETS
 from lnln.evaluation import BAYES, write_csv
@@ -74,6 +76,39 @@ def test_operations_are_counted() -> None:
         torch.ones(3, 4) @ torch.ones(4, 5)
     assert counter.flops == 2 * 3 * 4 * 5
     assert counter.operations == 3
+
+
+@pytest.mark.parametrize("kind", [torch.nn.LSTM, torch.nn.GRU])
+def test_a_recurrent_layer_is_one_operation_however_long_the_sequence(
+    kind: type[torch.nn.RNNBase],
+) -> None:
+    layer = kind(5, 7, num_layers=2, batch_first=True, bidirectional=True)
+
+    def work(frames: int) -> tuple[Counter, list[torch.Tensor]]:
+        torch.manual_seed(frames)
+        lengths = torch.tensor([frames, frames // 2, 2])
+        x = torch.randn(3, frames, 5)
+        packed = pack_padded_sequence(x, lengths, batch_first=True)
+        layer.zero_grad()
+        with Counter() as counter:
+            layer(packed)[0].data.square().sum().backward()
+        return counter, [p.grad.clone() for p in layer.parameters()]
+
+    with recurrent_layers_in_one_call():
+        short, long = work(8), work(64)
+    step_by_step = work(64)
+    assert short[0].operations == long[0].operations < step_by_step[0].operations / 20
+    # What is counted is still computed.
+    assert long[0].flops == step_by_step[0].flops > 4 * short[0].flops
+    for one, other in zip(long[1], step_by_step[1], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_no_recurrent_method_takes_many_times_the_hours_of_the_others() -> None:
+    # As when its frames were counted one by one.
+    for name in ("mosi", "mosei", "sims"):
+        others = [expected_hours([preset_for(m, name)], name) for m in TITLES]
+        assert max(others) < 5 * statistics.median(others)
 
 
 @pytest.mark.nightly

@@ -4,12 +4,12 @@ import importlib.util
 from pathlib import Path
 from types import ModuleType
 
-FOLDER = Path(__file__).resolve().parents[1] / "book" / "_tools"
+BOOK = Path(__file__).resolve().parents[1] / "book"
 
 
-def load_tool(name: str) -> ModuleType:
-    """Import a script by its name without the suffix."""
-    path = FOLDER / f"{name}.py"
+def load_tool(name: str, folder: str = "_tools") -> ModuleType:
+    """Import a script of a folder of the book by its name without the suffix."""
+    path = BOOK / folder / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

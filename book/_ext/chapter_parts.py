@@ -4,9 +4,11 @@
 `text/html` copy; `{exercise-list}` lists the exercises of all chapters. Both
 are read from the notebooks when the pages are built, so they cannot disagree
 with the chapters. `{paper-items}` lists what `lnln reproduce` can repeat, and
-`{paper-cost}` what that is expected to cost.
+`{paper-cost}` what that is expected to cost; `{gpu-speed}` shows what
+`make gpu` measured.
 """
 
+import csv
 import json
 import re
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from lnln.methods import TITLES, preset_for
+from lnln.paths import data_dir
 from lnln.reproduce import ITEMS, expected_hours, presets_of
 
 #: The paper trains with three seeds.
@@ -179,6 +182,37 @@ class PaperCost(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+def speed_table(path: Path) -> str:
+    """What was measured on a GPU, as Markdown.
+
+    Args:
+        path: the file that `make gpu` writes.
+
+    Returns:
+        A table, with the machine below it; a sentence without the file.
+    """
+    if not path.is_file():
+        return "Not measured yet: no GPU was at hand. `make gpu` does it."
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    columns = [name for name in rows[0] if name != "machine"]
+    lines = [columns, ["---"] * len(columns)]
+    lines += [[row[name] for name in columns] for row in rows]
+    machines = dict.fromkeys(row["machine"] for row in rows)
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return f"{table}\n\nOn {', '.join(machines)}."
+
+
+class GpuSpeed(SphinxDirective):
+    """Show what was measured on a GPU."""
+
+    def run(self) -> list[nodes.Node]:
+        """Return a table with one row a measurement."""
+        path = data_dir() / "benchmarks" / "gpu.csv"
+        self.env.note_dependency(str(path))
+        return self.parse_text_to_nodes(speed_table(path))
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives.
 
@@ -192,4 +226,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("exercise-list", ExerciseList)
     app.add_directive("paper-items", PaperItems)
     app.add_directive("paper-cost", PaperCost)
+    app.add_directive("gpu-speed", GpuSpeed)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

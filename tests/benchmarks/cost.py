@@ -4,19 +4,28 @@
 
 trains each method for an epoch on a handful of utterances with BERT base (untrained),
 every sequence as long as it can be, and counts multiplications and started operations,
-apart for a training step and for the prediction of an utterance. What a whole run takes
-goes to `data/benchmarks/cost.csv`.
+apart for a training step and for the prediction of an utterance. A recurrent layer is
+started once, as a GPU is told it, where a CPU goes from frame to frame; so is a step of
+the optimizer. What a whole run takes goes to `data/benchmarks/cost.csv`.
 """
 
 import csv
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import (
+    TorchDispatchMode,
+    _get_current_dispatch_mode_stack,
+)
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.flop_counter import flop_registry
 from tqdm.auto import tqdm
 
@@ -43,6 +52,7 @@ class Counter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops = self.operations = 0
+        self._inside = False
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -51,8 +61,75 @@ class Counter(TorchDispatchMode):
         out = func(*args, **kwargs)
         formula = flop_registry.get(func._overloadpacket)
         self.flops += formula(*args, **kwargs, out_val=out) if formula else 0
-        self.operations += 1
+        self.operations += not self._inside
         return out
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count all operations inside as one."""
+        self._inside, before = True, self._inside
+        try:
+            yield
+        finally:
+            self._inside = before
+            self.operations += not before
+
+
+class _OneCall(torch.autograd.Function):
+    """A recurrent layer as one operation, and its gradient as another."""
+
+    @staticmethod
+    def forward(ctx: Any, layer: Callable[..., Any], spec: Any, *given: Any) -> Any:
+        inputs = [
+            x.detach().requires_grad_(x.requires_grad) if isinstance(x, Tensor) else x
+            for x in given
+        ]
+        with torch.enable_grad(), _counter().one():
+            outputs = layer(*tree_unflatten(inputs, spec))
+        ctx.wanted = [isinstance(x, Tensor) and x.requires_grad for x in inputs]
+        ctx.inputs, ctx.outputs = inputs, outputs
+        return tuple(out.detach() for out in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        wanted = [x for x, w in zip(ctx.inputs, ctx.wanted, strict=True) if w]
+        with _counter().one():
+            found = iter(torch.autograd.grad(ctx.outputs, wanted, gradients))
+        return None, None, *(next(found) if w else None for w in ctx.wanted)
+
+
+def _counter() -> Counter:
+    modes = _get_current_dispatch_mode_stack()
+    return next((mode for mode in modes if isinstance(mode, Counter)), Counter())
+
+
+@contextmanager
+def recurrent_layers_in_one_call() -> Iterator[None]:
+    """Count `nn.LSTM` and `nn.GRU` inside this block as a GPU is told them."""
+
+    def once(layer: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            leaves, spec = tree_flatten(given)
+            return _OneCall.apply(layer, spec, *leaves)
+
+        return call
+
+    lstm, gru = torch._VF.lstm, torch._VF.gru
+    with patch.multiple(torch._VF, create=True, lstm=once(lstm), gru=once(gru)):
+        yield
+
+
+@contextmanager
+def optimizer_in_one_call() -> Iterator[None]:
+    """Count a step of Adam and AdamW inside this block as a GPU's fused one."""
+    inner = torch.optim.Adam.step
+
+    def step(self: Any, *given: Any) -> Any:
+        with _counter().one():
+            return inner(self, *given)
+
+    with patch.object(torch.optim.Adam, "step", step):
+        yield
 
 
 def longest(preset: Preset, scheme: Any) -> Dataset:
@@ -101,7 +178,8 @@ def count(method: str, name: str) -> tuple[Counter, Counter]:
         # Attention as multiplications of matrices, for which there are formulas; there
         # is none for LSTMs, which are small beside BERT.
         plain = sdpa_kernel(SDPBackend.MATH)
-        with tempfile.TemporaryDirectory() as folder, plain:
+        recurrent, optimizer = recurrent_layers_in_one_call(), optimizer_in_one_call()
+        with tempfile.TemporaryDirectory() as folder, plain, recurrent, optimizer:
             training.train(preset, dataset, folder, device="cpu", progress=False)
     finally:
         training._step, training._select = inner_step, inner_select

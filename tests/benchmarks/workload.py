@@ -10,7 +10,6 @@ from functools import partial
 import torch
 from plain import plain
 from torch import Tensor
-from transformers import BertConfig
 
 from lnln.checkpoint import TrainedModel
 from lnln.config import PRESETS, EncoderConfig, LNLNConfig, LossWeights
@@ -71,6 +70,8 @@ def build(variant: str, encoder: str) -> LNLN:
     config = LNLNConfig(variant=variant, encoder=EncoderConfig(dropout=0.0))
     if encoder == "small":
         return LNLN(config)
+    from transformers import BertConfig
+
     base = BertConfig(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     return LNLN(config, {**base.to_dict(), "model_type": "bert"})
 

@@ -1,0 +1,91 @@
+"""A validation split for files without one, taken from the training split."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import torch
+
+from lnln.data import DataError, Split
+from lnln.errors import SettingsError
+from lnln.mmsa_fields import Log
+
+
+def check_share(share: float) -> None:
+    """Raise SettingsError unless `share` is 0 (none) or inside (0, 1)."""
+    if not 0 <= share < 1:
+        raise SettingsError(
+            f"the validation share lies between 0 and 1 (0.1 is usual), not {share:g}"
+        )
+
+
+def hold_out(splits: dict[str, Split], share: float, log: Log) -> dict[str, Split]:
+    """Divide the training split into training and validation.
+
+    Whole videos are taken where the ids tell them (`video$_$clip` or `video[clip]`),
+    since neighbouring utterances of a speaker are alike. Which ones depends on their
+    names only: not on order, machine or seed.
+
+    Args:
+        splits: "train" and others, without "valid".
+        share: of the training utterances, at least.
+        log: gets what was done.
+
+    Returns:
+        The splits in the usual order.
+
+    Raises:
+        DataError: there are too few utterances to divide.
+    """
+    train = splits["train"]
+    videos = [_video(name) for name in train.ids]
+    known = all(video is not None for video in videos) and len(set(videos)) > 1
+    groups = [str(v) for v in videos] if known else list(train.ids)
+    members: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    if len(members) < 2:
+        raise DataError(
+            f"--valid-share {share:g}: the training split has {len(train)} utterances "
+            "with one id, too few to divide; give the file a validation split"
+        )
+    wanted = max(1, round(share * len(train)))
+    taken: list[int] = []
+    used = 0
+    for group in sorted(members, key=_shuffled)[:-1]:
+        if len(taken) >= wanted:
+            break
+        taken += members[group]
+        used += 1
+    chosen = set(taken)
+    rest = [i for i in range(len(train)) if i not in chosen]
+    unit = f"{used} of {len(members)} videos" if known else "by utterance: ids tell no"
+    log.mended.append(
+        f"valid: {len(taken)} of {len(train)} training utterances taken for validation "
+        f"({unit}{'' if known else ' videos'})."
+    )
+    return {
+        "train": _part(train, rest),
+        "valid": _part(train, sorted(taken)),
+        **{name: split for name, split in splits.items() if name != "train"},
+    }
+
+
+def _video(name: str) -> str | None:
+    found = re.fullmatch(r"(.+?)(?:\$_\$.*|\[[^\[\]]*\])", name, re.DOTALL)
+    return found[1] if found else None
+
+
+def _shuffled(name: str) -> str:
+    return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _part(split: Split, index: list[int]) -> Split:
+    places = torch.tensor(index)
+    return Split(
+        split.batch.select(places),
+        tuple(split.ids[i] for i in index),
+        tuple(split.raw_text[i] for i in index),
+        {m: numbers[places] for m, numbers in split.modality_labels.items()},
+    )
