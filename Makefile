@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 STAGE := _build/source
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test nightly bench gpu lab chapters lint clean
+.PHONY: help setup book test machines nightly bench gpu lab chapters lint clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' \
@@ -35,7 +35,10 @@ book: $(STAMP)  ## run every chapter and build the pages
 
 test: lint  ## lint, run the tests, compare every chapter with its stored outputs
 	$(BIN)/python -m pytest tests --ignore=tests/benchmarks
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 book
+	$(BIN)/python -m pytest --nbval book
+
+machines: $(STAMP)  ## the same comparison as if on other machines (long)
+	$(BIN)/python book/_tools/machines.py
 
 nightly: $(STAMP)  ## the tests that take long: claims with other seeds
 	$(BIN)/python -m pytest -m nightly tests
