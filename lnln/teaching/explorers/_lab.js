@@ -1,7 +1,7 @@
 // The trained model in the reader's browser: erase words and frames, and watch.
 // Comes after common.js, whose elements, scales and style it uses.
 
-// The exact posterior over the grid of sentiments; see `lnln.corpus.posterior`.
+// The exact posterior over the grid of sentiments; see `lnln.posterior`.
 function posteriorOf({ corpus, grid }, { tokens, audio, vision }) {
   const { opinion, valence, negators, unk } = corpus;
   const normal = (target) => {
