@@ -51,16 +51,17 @@ pages: $(STAMP)  ## build the pages from the stored outputs, for a first look: r
 	$(render)
 
 # As many processes as cores, each on one thread: more threads would wait for each other.
-test: export OMP_NUM_THREADS = 1
-test: export MKL_NUM_THREADS = 1
-test: export OPENBLAS_NUM_THREADS = 1
-test: export NUMBA_NUM_THREADS = 1
+test nightly: export OMP_NUM_THREADS = 1
+test nightly: export MKL_NUM_THREADS = 1
+test nightly: export OPENBLAS_NUM_THREADS = 1
+test nightly: export NUMBA_NUM_THREADS = 1
+
 test: lint  ## lint, run the tests, compare every chapter with its stored outputs
 	$(PYTEST) --dist loadgroup tests --ignore=tests/benchmarks
 	$(PYTEST) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 book
 
 nightly: $(STAMP)  ## the tests that take long: claims with other seeds
-	$(BIN)/python -m pytest -m nightly tests
+	$(PYTEST) --dist loadgroup -m nightly tests
 
 bench: $(STAMP)  ## measure the package against the straightforward computation
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

@@ -204,6 +204,7 @@ TRIALS = [name for name in FILES if name >= "20"]
 
 
 @pytest.mark.nightly
+@pytest.mark.alone
 @pytest.mark.parametrize("name", [*STUDIES, *TRIALS])
 def test_claims_hold_with_other_seeds(name: str) -> None:
     parameters = {"seed": 1} if name in TRIALS else OTHER_PARAMETERS[name]
