@@ -18,7 +18,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from lnln.data import MODALITIES, SPLITS, Batch, DataError, Dataset, Reading, Split
+from lnln.data import (
+    MODALITIES,
+    SPLITS,
+    Batch,
+    DataError,
+    Dataset,
+    Reading,
+    SpecialTokens,
+    Split,
+)
 from lnln.mmsa_fields import Doubles, Field, Log, read_numbers, read_strings
 from lnln.mmsa_holdout import check_share, hold_out
 from lnln.mmsa_labels import (
@@ -248,17 +257,22 @@ def write_mmsa(dataset: Dataset, path: str | Path) -> None:
     The file appears whole or not at all, and loads under NumPy 1 and 2.
 
     Args:
-        dataset: what to write; its scheme and special token ids go with it.
+        dataset: what to write; where the rest does not tell them, its scheme and its
+            special token ids go with it.
         path: the file to write or replace.
 
     Raises:
         OutputError: the folder is not writable.
     """
-    content: dict[str, object] = {
-        name: _published_form(split) for name, split in dataset.splits.items()
-    }
-    special = asdict(dataset.train.batch.special)
-    content[OWN_KEY] = {"scheme": dataset.scheme, "special_tokens": special}
+    content = {name: _published_form(split) for name, split in dataset.splits.items()}
+    special = dataset.train.batch.special
+    scores = [split.batch.labels.double().cpu() for split in dataset.splits.values()]
+    labels = [part.numpy() for part in scores]
+    told = decide_scheme(labels, None, None, dataset.name == "simulated")[0]
+    if told != dataset.scheme or special != SpecialTokens():
+        # In a split, since other programs take all keys beside the splits for splits.
+        own = {"scheme": dataset.scheme, "special_tokens": asdict(special)}
+        content["train"][OWN_KEY] = own
     with atomic_path(Path(path)) as draft, open(draft, "wb") as file:
         _Pickler(file, protocol=4).dump(content)
 

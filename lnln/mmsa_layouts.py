@@ -23,7 +23,7 @@ MMSA, TUPLES, MULT, RECORDS = (
     "MulT / MultiBench: text as word vectors, labels (N, 1, 1)",
     "a list of dicts, one an utterance",
 )
-#: What `write_mmsa` adds to a file, so that it is read back as it was.
+#: What `write_mmsa` adds to the training split, so that a file is read as it was.
 OWN_KEY = "lnln"
 _SPLIT_NAMES = {
     "train": ("train", "trains", "training", "train_set"),
@@ -76,7 +76,9 @@ def recognise(path: Path, content: object, log: Log) -> Layout:
     found = _split_keys(path, content)
     if not found:
         _refuse_unsplit(path, content)
-    scheme, special = _own_words(path, content.get(OWN_KEY))
+    train = content.get(found.get("train", "train"))
+    own = train.get(OWN_KEY) if isinstance(train, dict) else None
+    scheme, special = _own_words(path, own)
     splits, kinds = {}, set()
     for split in SPLITS:
         value = content.get(found.get(split, split))
@@ -166,7 +168,8 @@ def _own_words(path: Path, value: object) -> tuple[str | None, SpecialTokens | N
     good = [i for i in ids if type(i) is int and 0 <= i < 2**31]
     if not isinstance(scheme, str) or scheme not in LIMITS or len(good) != len(names):
         raise DataError(
-            f"{path}: key {OWN_KEY!r}: is no dict of a scheme and special_tokens; "
+            f"{path}: split 'train', key {OWN_KEY!r}: is no dict of a scheme and "
+            "special_tokens; "
             "remove the key, or write the file again with lnln data convert"
         )
     return scheme, SpecialTokens(*good)
@@ -196,7 +199,7 @@ def _tell_names(content: dict[object, object], found: dict[str, str], log: Log) 
     for split, key in found.items():
         if key != split:
             log.mended.append(f"split {key!r} read as {split!r}.")
-    known = {*found.values(), *SPLITS, OWN_KEY}
+    known = {*found.values(), *SPLITS}
     extra = [repr(k)[:22] for k in content if k not in known]
     if extra:
         shown = ", ".join(extra[:8]) + (", ..." if len(extra) > 8 else "")

@@ -82,16 +82,18 @@ def test_a_written_file_keeps_scheme_and_special_tokens(
     made = ids({"cls": 7, "sep": 8, "pad": 5, "first": 30})
     own = {"scheme": "mosi", "special_tokens": vars(special)}
     content = file(text_bert=made, regression_labels=np.array(LABELS) / 3)
-    data = read({**content, "lnln": own})
+    data = read({**content, "train": {**content["train"], "lnln": own}})
     assert data.scheme == "mosi" and data.train.batch.special == special
     write_mmsa(data, tmp_path / "y.pkl")
+    with open(tmp_path / "y.pkl", "rb") as written:
+        assert pickle.load(written).keys() == {"train", "valid", "test"}
     again = read_mmsa(tmp_path / "y.pkl")
     assert again.scheme == "mosi" and again.train.batch.special == special
     assert torch.equal(again.train.batch.tokens, data.train.batch.tokens)
     with pytest.raises(UserError, match="no known vocabulary|no vocabulary known"):
         read(content)
     with pytest.raises(UserError, match="key 'lnln'"):
-        read({**content, "lnln": {"scheme": "mosi"}})
+        read({**content, "train": {**content["train"], "lnln": {"scheme": "mosi"}}})
 
 
 # ---- words
