@@ -35,7 +35,7 @@ endef
 
 define render
 @echo "Rendering the pages"
-@$(BIN)/jupyter-book build $(STAGE) --path-output . -W -n --keep-going --quiet
+@$(BIN)/jupyter-book build $(STAGE) --path-output . -W -n --keep-going --quiet >/dev/null
 @echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
 endef
 
@@ -57,11 +57,11 @@ test nightly: export OPENBLAS_NUM_THREADS = 1
 test nightly: export NUMBA_NUM_THREADS = 1
 
 test: lint  ## lint, run the tests, compare every chapter with its stored outputs
-	$(PYTEST) --dist loadgroup tests --ignore=tests/benchmarks
+	$(PYTEST) tests --ignore=tests/benchmarks
 	$(PYTEST) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 book
 
 nightly: $(STAMP)  ## the tests that take long: claims with other seeds
-	$(PYTEST) --dist loadgroup -m nightly tests
+	$(PYTEST) -m nightly tests
 
 bench: $(STAMP)  ## measure the package against the straightforward computation
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

@@ -181,7 +181,6 @@ def printed(notebook: nbformat.NotebookNode) -> str:
     return "".join(o.get("text", "") for o in outputs)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter_runs_with_other_parameters(path: Path, own: dict[str, str]) -> None:
     """Other seeds and, where the chapter takes them, a file and a run of its own."""
@@ -204,7 +203,6 @@ TRIALS = [name for name in FILES if name >= "20"]
 
 
 @pytest.mark.nightly
-@pytest.mark.alone
 @pytest.mark.parametrize("name", [*STUDIES, *TRIALS])
 def test_claims_hold_with_other_seeds(name: str) -> None:
     parameters = {"seed": 1} if name in TRIALS else OTHER_PARAMETERS[name]

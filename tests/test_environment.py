@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from conftest import ALONE, ON_PAGES, shared
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -142,3 +143,15 @@ def test_workflow_tries_pythons_that_the_package_accepts() -> None:
     assert set(workflow()[True]) == {"push", "pull_request", "schedule"}  # yaml's "on"
     for version in workflow()["jobs"]["test"]["strategy"]["matrix"]["python"]:
         assert SpecifierSet(PROJECT["requires-python"]).contains(version)
+
+
+def test_tests_that_share_costly_things_stay_on_one_process() -> None:
+    files = ROOT.glob("tests/test_*.py")
+    tests = {path.stem: path.read_text("utf-8") for path in files}
+    users = {k for k, text in tests.items() if re.search(r"\bpages: Path[,)]", text)}
+    assert users == set(ON_PAGES)
+    assert all(f"def {name}(" in "".join(tests.values()) for name in ALONE)
+    ids = [f"tests/{name}.py::test_x[1]" for name in (*ON_PAGES, "test_a", "test_b")]
+    assert len({shared(nodeid) for nodeid in ids}) == 3
+    runs = [f"tests/test_book.py::{ALONE[0]}[{name}]" for name in ("01", "02")]
+    assert len({shared(nodeid) for nodeid in runs}) == 2
