@@ -3,9 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAGE := _build/source
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --benchmark-disable
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book test machines nightly bench gpu lab chapters lint clean
+.PHONY: help setup book pages test machines nightly bench gpu lab chapters lint clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' \
@@ -19,29 +20,51 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.12" >&2; \
 	  exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing the versions of constraints.txt into $(VENV). This takes minutes."
+	$(BIN)/python -m pip install --quiet --no-deps -r constraints.txt
+	@# Now only what this platform needs besides is looked for: mostly nothing.
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book,export,scale,test]'
 	@touch $@
 
-# Chapters are run on a copy: the checkout, with its committed outputs, stays as it is.
-book: $(STAMP)  ## run every chapter and build the pages
-	rm -rf $(STAGE) _build/html
-	mkdir -p $(STAGE)
-	cp -R book _config.yml _toc.yml $(STAGE)
-	$(BIN)/python book/_tools/browser_files.py _build/browser \
+# Pages are made from a copy: the checkout, with its committed outputs, stays as it is.
+define copy
+@rm -rf $(STAGE) _build/html
+@mkdir -p $(STAGE)
+@cp -R book _config.yml _toc.yml $(STAGE)
+endef
+
+define render
+@echo "Rendering the pages"
+@$(BIN)/jupyter-book build $(STAGE) --path-output . -W -n --keep-going --quiet >/dev/null
+@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
+endef
+
+book: $(STAMP)  ## run every chapter and build the pages, the model in the browser included
+	$(copy)
+	@$(BIN)/python book/_tools/browser_files.py _build/browser \
 	  --copy-to $(STAGE)/book/_static/browser
-	$(BIN)/python $(STAGE)/book/_tools/chapters.py run --in-place
-	$(BIN)/jupyter-book build $(STAGE) --path-output . -W -n --keep-going --quiet
-	@echo "The book is ready. Open $(CURDIR)/_build/html/index.html"
+	@$(BIN)/python $(STAGE)/book/_tools/chapters.py run --in-place
+	$(render)
+
+pages: $(STAMP)  ## build the pages from the stored outputs, for a first look: runs nothing
+	$(copy)
+	$(render)
+
+# As many processes as cores, each on one thread: more threads would wait for each other.
+test nightly: export OMP_NUM_THREADS = 1
+test nightly: export MKL_NUM_THREADS = 1
+test nightly: export OPENBLAS_NUM_THREADS = 1
+test nightly: export NUMBA_NUM_THREADS = 1
 
 test: lint  ## lint, run the tests, compare every chapter with its stored outputs
-	$(BIN)/python -m pytest tests --ignore=tests/benchmarks
-	$(BIN)/python -m pytest --nbval book
+	$(PYTEST) tests --ignore=tests/benchmarks
+	$(PYTEST) --dist loadfile --nbval book
 
 machines: $(STAMP)  ## the same comparison as if on other machines (long)
 	$(BIN)/python book/_tools/machines.py
 
 nightly: $(STAMP)  ## the tests that take long: claims with other seeds
-	$(BIN)/python -m pytest -m nightly tests
+	$(PYTEST) -m nightly tests
 
 bench: $(STAMP)  ## measure the package against the straightforward computation
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only

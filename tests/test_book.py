@@ -1,5 +1,9 @@
 """The book builds without a warning, needs no network, and its chapters can be run."""
 
+import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -322,3 +326,55 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         chapters.main(["run", "--in-place", "-p", "seed", "1"])
     assert "needs --out" in capsys.readouterr().err
+
+
+@pytest.fixture
+def small_book(tmp_path: Path) -> Path:
+    """A copy of the runner beside two chapters that run and one that stops."""
+    book = tmp_path / "book"
+    (book / "_tools").mkdir(parents=True)
+    shutil.copy(ROOT / "book" / "_tools" / "chapters.py", book / "_tools")
+    for name, source in {
+        "01_threads": "import os\nprint(os.environ['OMP_NUM_THREADS'])",
+        "02_stops": "1 / 0",
+        "03_adds": "print(40 + 2)",
+    }.items():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+        nbformat.write(notebook, book / f"{name}.ipynb")
+    return book
+
+
+def run_book(book: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    tool = str(book / "_tools" / "chapters.py")
+    command = [sys.executable, tool, "run", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def test_chapters_run_side_by_side_and_a_failure_is_named(small_book: Path) -> None:
+    done = run_book(small_book, "--in-place", "--jobs", "2")
+    assert done.returncode == 1
+    lines = sorted(re.sub(r"^\[./3\] |\d+ s", "", x) for x in done.stdout.splitlines())
+    assert lines == ["01_threads: ", "02_stops: FAILED", "03_adds: "]
+    assert "ZeroDivisionError" in done.stderr
+    assert done.stderr.endswith("Failed: 02_stops\n")
+    texts = {p.stem: printed(nbformat.read(p, 4)) for p in small_book.glob("*.ipynb")}
+    assert texts == {"01_threads": "1\n", "02_stops": "", "03_adds": "42\n"}
+
+
+def test_a_run_that_succeeds_prints_one_line_a_chapter(
+    small_book: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    done = run_book(small_book, "--out", str(out), "--jobs", "1", "03_adds")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.fullmatch(r"\[1/1\] 03_adds: \d+ s\n", done.stdout)
+    assert [path.name for path in out.iterdir()] == ["03_adds.ipynb"]
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two"])
+def test_jobs_are_counted_from_one(
+    jobs: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        chapters.main(["run", "--in-place", "--jobs", jobs])
+    assert "no whole number above 0" in capsys.readouterr().err

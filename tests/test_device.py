@@ -221,7 +221,7 @@ def test_a_chapter_with_a_parameter_for_it_gets_the_device(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from lnln import cli_reproduce
+    from lnln.cli import reproduce as cli_reproduce
     from lnln.paper.reproduce import ITEMS
 
     command = ["reproduce", "figure8", "--dry-run", "--out", str(tmp_path)]

@@ -1,10 +1,14 @@
 """pyproject.toml, constraints.txt, environment.yml and the Makefile tell one story."""
 
+import os
 import re
 import tomllib
+from importlib.metadata import requires
 from pathlib import Path
+from typing import Any
 
 import yaml
+from conftest import ALONE, ON_PAGES, shared
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -42,6 +46,40 @@ def test_every_direct_dependency_has_a_pin_that_fits() -> None:
         assert requirement.specifier.contains(version), requirement
 
 
+def needed() -> set[str]:
+    """What the package with its extras needs here, by the installed metadata."""
+    # Of the package itself pyproject.toml tells: the installed one may be older.
+    todo, seen, found = direct_requirements(), set(), set()
+    while todo:
+        requirement = todo.pop()
+        name = canonicalize_name(requirement.name)
+        found.add(name)
+        for extra in ["", *requirement.extras]:
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            listed = [Requirement(text) for text in requires(name) or []]
+            todo += [
+                r for r in listed if not r.marker or r.marker.evaluate({"extra": extra})
+            ]
+    return found
+
+
+# Only torch's build for NVIDIA GPUs has these; the book is tested with that for CPUs.
+FOR_GPUS = re.compile(r"nvidia-.*|cuda-.*|triton")
+
+
+def test_what_is_installed_as_it_is_lacks_nothing_and_holds_nothing_else() -> None:
+    wanted = {name for name in needed() if not FOR_GPUS.fullmatch(name)}
+    here = {
+        canonicalize_name(pin.name)
+        for pin in PINS
+        if pin.marker is None or pin.marker.evaluate()
+    }
+    assert wanted - here == set(), "needed and not pinned"
+    assert here - wanted == set(), "pinned and not needed"
+
+
 def test_constraints_are_plain_pins() -> None:
     for pin in PINS:
         assert re.fullmatch(r"==[0-9][0-9a-z.]*", str(pin.specifier)), pin
@@ -72,6 +110,7 @@ def test_environment_installs_the_same_extras_under_the_same_constraints() -> No
     assert pip == ["-c constraints.txt", f"-e .[{','.join(sorted(EXTRAS))}]"]
     makefile = (ROOT / "Makefile").read_text("utf-8")
     assert f"-c constraints.txt -e '.[{','.join(sorted(EXTRAS))}]'" in makefile
+    assert "--no-deps -r constraints.txt" in makefile
 
 
 def test_environment_has_a_python_that_the_package_accepts() -> None:
@@ -80,3 +119,39 @@ def test_environment_has_a_python_that_the_package_accepts() -> None:
     version = python.removeprefix("python=")
     assert SpecifierSet(PROJECT["requires-python"]).contains(version)
     assert "pip" in listed
+
+
+def workflow() -> dict[str, Any]:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text("utf-8")
+    return yaml.safe_load(text)
+
+
+def test_workflow_calls_scripts_and_targets_that_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = {*re.findall(r"^([a-z]+):", makefile, re.M), "machines"}
+    steps = [step for job in workflow()["jobs"].values() for step in job["steps"]]
+    commands = [step["run"] for step in steps if "run" in step]
+    assert ".ci/run" in commands
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    for command in commands:
+        if command != ".ci/run":
+            program, target = command.split()
+            assert program == "make" and target in targets, command
+
+
+def test_workflow_tries_pythons_that_the_package_accepts() -> None:
+    assert set(workflow()[True]) == {"push", "pull_request", "schedule"}  # yaml's "on"
+    for version in workflow()["jobs"]["test"]["strategy"]["matrix"]["python"]:
+        assert SpecifierSet(PROJECT["requires-python"]).contains(version)
+
+
+def test_tests_that_share_costly_things_stay_on_one_process() -> None:
+    files = ROOT.glob("tests/test_*.py")
+    tests = {path.stem: path.read_text("utf-8") for path in files}
+    users = {k for k, text in tests.items() if re.search(r"\bpages: Path[,)]", text)}
+    assert users == set(ON_PAGES)
+    assert all(f"def {name}(" in "".join(tests.values()) for name in ALONE)
+    ids = [f"tests/{name}.py::test_x[1]" for name in (*ON_PAGES, "test_a", "test_b")]
+    assert len({shared(nodeid) for nodeid in ids}) == 3
+    runs = [f"tests/test_book.py::{ALONE[0]}[{name}]" for name in ("01", "02")]
+    assert len({shared(nodeid) for nodeid in runs}) == 2

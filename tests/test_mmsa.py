@@ -376,6 +376,7 @@ def text_float(value):
         ({"audio": ...}, "'audio': the key is missing"),
         ({"vision": ...}, "'vision': the key is missing"),
         ({"regression_labels": ...}, "'regression_labels': the key is missing"),
+        ({"regression_labels": np.array(False)}, r"has shape \(\), expected \(N,\)"),
         ({"regression_labels": []}, "the split is empty"),
         ({"regression_labels": None}, "is a NoneType"),
         ({"regression_labels": ["a"] * N}, "holds a str, expected numbers"),

@@ -2,22 +2,28 @@
 
     python book/_tools/chapters.py run --in-place
     python book/_tools/chapters.py run --in-place 05_modality_embedding
-    python book/_tools/chapters.py run --out _build/runs -p seed 1
+    python book/_tools/chapters.py run --out _build/runs -p seed 1 --jobs 1
     python book/_tools/chapters.py check
 
 The chapters are the notebooks of the `book` folder that this file lies in.
 Canonical form means that two runs on one machine give the same bytes: no
 times, no random ids, no metadata beyond kernel, language and tags, and no live
-widgets, which a page cannot run.
+widgets, which a page cannot run. Each chapter runs on one thread, so that what
+it computes does not depend on the number of cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
+import multiprocessing
+import os
 import re
 import sys
+import time
+import traceback
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +35,13 @@ BOOK = Path(__file__).resolve().parents[1]
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 MAX_LINES, MAX_COLUMNS = 40, 79
+# Every library that computes on threads reads one of these when it is loaded.
+THREADS = (
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+)
 
 
 def chapter_paths() -> list[Path]:
@@ -85,6 +98,8 @@ def run(path: Path, parameters: dict[str, Any] | None = None) -> NotebookNode:
         execution_timeout=600,
         store_widget_state=False,
         coalesce_streams=True,
+        # Kernels listen on this machine only, and warn of it at every start.
+        extra_arguments=["--IPKernelApp.log_level=ERROR"],
     )
     return canonical(executed)
 
@@ -217,19 +232,70 @@ def exercise_problems(notebook: NotebookNode) -> Iterator[str]:
         yield f"has exercises {open_} but solutions {closed}"
 
 
-def run_all(paths: list[Path], out: Path, parameters: dict[str, Any]) -> None:
-    """Run chapters and write the results.
+def one_thread() -> None:
+    """Let kernels that this process starts compute on one thread each."""
+    # Two kernels that both take all cores wait for each other mostly.
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    # Python's own modules need no line numbers in a debugger; it would warn.
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+
+
+def run_to_file(
+    path: Path, out: Path, parameters: dict[str, Any]
+) -> tuple[float, str]:
+    """Run one chapter and write the result.
+
+    Args:
+        path: the chapter.
+        out: an existing folder.
+        parameters: values for the chapter's parameters.
+
+    Returns:
+        The seconds that it took, and what went wrong: empty if nothing did.
+    """
+    start, fault = time.monotonic(), ""
+    try:
+        text = text_of(run(path, parameters))
+        (out / path.name).write_text(text, "utf-8", newline="\n")
+    except papermill.PapermillExecutionError as error:
+        fault = str(error)
+    except Exception:  # as text, since not every exception can be sent
+        fault = traceback.format_exc()
+    return time.monotonic() - start, fault
+
+
+def run_all(
+    paths: list[Path], out: Path, parameters: dict[str, Any], jobs: int
+) -> list[str]:
+    """Run chapters, several at a time, and write the results.
 
     Args:
         paths: the chapters.
         out: folder for the executed notebooks; `BOOK` rewrites the chapters.
         parameters: values for the chapters' parameters.
+        jobs: chapters at a time, at least 1.
+
+    Returns:
+        The names of the chapters that failed; the others are written.
     """
     out.mkdir(parents=True, exist_ok=True)
-    for path in paths:
-        print(f"running {path.name}", flush=True)
-        executed = run(path, parameters)
-        (out / path.name).write_text(text_of(executed), "utf-8", newline="\n")
+    # Large files first: they tend to take long, and short ones fill the gaps.
+    paths = sorted(paths, key=lambda path: -path.stat().st_size)
+    failed = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, context, one_thread) as pool:
+        running = {
+            pool.submit(run_to_file, path, out, parameters): path.stem
+            for path in paths
+        }
+        for count, done in enumerate(as_completed(running), start=1):
+            name, (seconds, fault) = running[done], done.result()
+            verdict = "FAILED" if fault else f"{seconds:.0f} s"
+            print(f"[{count}/{len(paths)}] {name}: {verdict}", flush=True)
+            if fault:
+                failed.append(name)
+                print(fault, file=sys.stderr, flush=True)
+    return sorted(failed)
 
 
 def check_all() -> int:
@@ -253,6 +319,12 @@ def _literal(text: str) -> Any:
         return ast.literal_eval(text)
     except (SyntaxError, ValueError):
         return text
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -290,6 +362,14 @@ def main(argv: list[str] | None = None) -> int:
         dest="parameters",
         help="set a parameter; needs --out",
     )
+    runner.add_argument(
+        "--jobs",
+        type=_count,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="chapters to run at a time, on one thread each"
+        " (default: the number of cores, here %(default)s)",
+    )
     args = parser.parse_args(argv)
     if args.command == "check":
         return int(check_all() > 0)
@@ -301,8 +381,10 @@ def main(argv: list[str] | None = None) -> int:
     ]
     if unknown := set(args.names) - {p.stem for p in paths}:
         parser.error(f"no such chapter: {', '.join(sorted(unknown))}")
-    run_all(paths, BOOK if args.in_place else args.out, values)
-    return 0
+    out = BOOK if args.in_place else args.out
+    if failed := run_all(paths, out, values, args.jobs):
+        print(f"Failed: {', '.join(failed)}", file=sys.stderr)
+    return int(bool(failed))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ def read_labels(field: Field) -> Doubles:
         DataError: something else than numbers, or several columns.
     """
     value = field.value
-    if isinstance(value, np.ndarray) and value.size and value.size != len(value):
+    table = isinstance(value, np.ndarray) and value.ndim > 1 and value.size > 0
+    if isinstance(value, np.ndarray) and table and value.size != len(value):
         flat = value.reshape(len(value), -1)
         if not _sentiment_and_emotions(flat):
             raise field.error(
