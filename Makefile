@@ -6,7 +6,7 @@ STAGE := _build/source
 PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --benchmark-disable
 
 .DEFAULT_GOAL := help
-.PHONY: help setup book pages test nightly bench gpu lab chapters lint clean
+.PHONY: help setup book pages test machines nightly bench gpu lab chapters lint clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' \
@@ -59,7 +59,10 @@ test nightly: export NUMBA_NUM_THREADS = 1
 
 test: lint  ## lint, run the tests, compare every chapter with its stored outputs
 	$(PYTEST) tests --ignore=tests/benchmarks
-	$(PYTEST) --dist loadfile --nbval --nbval-current-env --nbval-cell-timeout=300 book
+	$(PYTEST) --dist loadfile --nbval book
+
+machines: $(STAMP)  ## the same comparison as if on other machines (long)
+	$(BIN)/python book/_tools/machines.py
 
 nightly: $(STAMP)  ## the tests that take long: claims with other seeds
 	$(PYTEST) -m nightly tests

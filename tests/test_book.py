@@ -281,6 +281,10 @@ def widget(**data: str) -> nbformat.NotebookNode:
             "needs exactly one cell tagged `parameters`",
         ),
         (
+            code(metadata={"tags": ["nbval-ignore-output"]}),
+            "cell c01 keeps its output from being compared",
+        ),
+        (
             code(metadata={"tags": ["injected-parameters"]}),
             "cell c01 was injected by a run with other parameters",
         ),

@@ -190,6 +190,8 @@ def cell_problems(cell: NotebookNode) -> Iterator[str]:
     widest = max(map(len, lines), default=0)
     if widest > MAX_COLUMNS:
         yield f"has {widest} columns, more than {MAX_COLUMNS}"
+    if "nbval-ignore-output" in cell.metadata.get("tags", []):
+        yield "keeps its output from being compared"
     if "injected-parameters" in cell.metadata.get("tags", []):
         yield "was injected by a run with other parameters"
     for output in cell.outputs:
