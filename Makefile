@@ -21,9 +21,10 @@ $(STAMP): pyproject.toml constraints.txt
 	  exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing the versions of constraints.txt into $(VENV). This takes minutes."
-	$(BIN)/python -m pip install --quiet --no-deps -r constraints.txt
-	@# Now only what this platform needs besides is looked for: mostly nothing.
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[book,export,scale,test]'
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps -r constraints.txt
+	@# Now only what this platform needs besides is looked for: mostly nothing. Python
+	@# compiles at the first import what is used, a small part of all.
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[book,export,scale,test]'
 	@touch $@
 
 # Pages are made from a copy: the checkout, with its committed outputs, stays as it is.

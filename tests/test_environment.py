@@ -128,7 +128,7 @@ def workflow() -> dict[str, Any]:
 
 def test_workflow_calls_scripts_and_targets_that_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    targets = {*re.findall(r"^([a-z]+):", makefile, re.M), "machines"}
+    targets = re.findall(r"^([a-z]+):", makefile, re.M)
     steps = [step for job in workflow()["jobs"].values() for step in job["steps"]]
     commands = [step["run"] for step in steps if "run" in step]
     assert ".ci/run" in commands

@@ -98,8 +98,9 @@ def run(path: Path, parameters: dict[str, Any] | None = None) -> NotebookNode:
         execution_timeout=600,
         store_widget_state=False,
         coalesce_streams=True,
-        # Kernels listen on this machine only, and warn of it at every start.
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        # Else kernels tell at every start and stop what a reader cannot use;
+        # what fails in a cell comes as a message, whatever the level.
+        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
     )
     return canonical(executed)
 
