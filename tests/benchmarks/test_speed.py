@@ -19,6 +19,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from products import at_best
 from workload import BATCH, FORMS, build, make_batch, task
 
 from lnln.evaluation.plots import save_figure
@@ -91,6 +92,7 @@ def test_against_the_straightforward_computation(
     }
     result = benchmark.pedantic(works["fast"], rounds=3, warmup_rounds=1)
     best = benchmark.stats.stats.min
+    flops, products = at_best(works["fast"])
     slow = {}
     for form in ("plain", "padded"):
         agree(result, works[form]())
@@ -102,6 +104,8 @@ def test_against_the_straightforward_computation(
         "text encoder": encoder,
         "times faster": round(slow["plain"] / best, 1),
         "times faster than padded": round(slow["padded"] / best, 1),
+        "GFLOP": round(flops / 1e9, 1),
+        "share of matrix speed": f"{products / best:.2f}",
         "times less memory": "",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, CPU",
     }
