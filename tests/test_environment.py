@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from conftest import ALONE, ON_PAGES, shared
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from sharing import ALONE, ON_PAGES, shared
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]

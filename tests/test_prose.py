@@ -20,7 +20,7 @@ from lnln.cli.main import main
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = re.compile(r"```.*?```|`([^`]+)`", re.DOTALL)
-DOTTED = re.compile(r"\blnln(?:\.\w+)+")
+DOTTED = re.compile(r"(?<![\w/])lnln(?:\.\w+)+")
 MEMBER = re.compile(r"(?<![\w.])([A-Z]\w+)\.([a-z_]\w*)\b")
 COMMAND = re.compile(r"(?<![\w./-])lnln ([a-z]+)((?: [^\n`|>#]*)?)")
 TARGET = re.compile(r"(?<!\w)make ([a-z]+)\b")

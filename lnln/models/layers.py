@@ -284,7 +284,7 @@ class CrossEncoder(nn.Module):
         width, heads, layers: sizes.
         dropouts: see `Dropouts`.
         positions: add sinusoidal positions, except where the first channel is 0.
-        causal: query i sees key j only if j <= i + |T_k - T_q|.
+        causal: query i sees key j only if j <= i + abs(T_k - T_q).
     """
 
     def __init__(
