@@ -85,7 +85,7 @@ def add_grid_options(parser: argparse.ArgumentParser, out: str) -> None:
 
 
 def changes_for(options: argparse.Namespace, dataset: Dataset) -> dict[str, Any]:
-    """What the options change in every preset, for `compare.adapted`."""
+    """What the options change in every preset, for `adapted`."""
     changes: dict[str, Any] = {}
     if options.encoder is not None:
         changes["encoder"] = EncoderConfig(name=options.encoder)
