@@ -17,8 +17,8 @@ from tools import load_tool
 import lnln
 from lnln.data.batch import CLS, SEP, UNK
 from lnln.data.simulated.corpus import GRID
-from lnln.evaluation.limits import best_answer
 from lnln.teaching.browser import BrowserLab, corpus_facts
+from lnln.training.distributions import read_out
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = "book/19_in_the_browser.html"
@@ -95,7 +95,7 @@ def by_python(question: dict[str, Any]) -> dict[str, float]:
         labels=torch.zeros(1),
     )
     out, p = lnln.load_pretrained("mini")(batch), lnln.posterior(batch)
-    best = float(best_answer(p, "mae")[0])
+    best = float(read_out(p, "mae")[0])
     return {
         "y": out.sentiment.item(),
         "w": out.completeness.item(),

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from lnln.data.batch import CLS, SEP, Batch, SpecialTokens
 from lnln.data.errors import MissingPackageError, SettingsError
 from lnln.data.files import atomic_path
+from lnln.models import build_model
 from lnln.models.lnln import LNLN, LNLNConfig
-from lnln.models.released import network_of
 from lnln.training.checkpoint import TrainedModel, keeping_random_state
 
 #: Largest difference to PyTorch with which a file is accepted.
@@ -54,10 +54,9 @@ class _Reader(nn.Module):
         super().__init__()
         if not isinstance(trained.model, LNLN):
             raise SettingsError("only LNLN can be exported")
-        kind = network_of(trained.model.config.variant)
         architecture = trained.model.text_encoder.architecture()
         with keeping_random_state():
-            self.net = kind(trained.model.config, architecture)
+            self.net = build_model(trained.model.config, architecture, plain=True)
         self.net.load_state_dict(trained.model.state_dict())
         self.standardizer = trained.standardizer
         data = trained.provenance.get("data", {})

@@ -72,15 +72,19 @@ def title_of(method: str) -> str:
 
 
 def build_model(
-    config: ModelConfig, architecture: dict[str, Any] | None = None
+    config: ModelConfig,
+    architecture: dict[str, Any] | None = None,
+    plain: bool = False,
 ) -> Method:
     """The network of a configuration, with new weights, in its fast form.
 
     Args:
         config: of any method.
         architecture: see `TextEncoder`; for loading checkpoints.
+        plain: leave it in the form as written.
     """
     # Imported late: they import the modules that name this package.
+    from lnln.models.answers import answer_with_distribution
     from lnln.models.fast import fast
     from lnln.models.lnln import LNLNConfig
     from lnln.models.released import network_of
@@ -88,4 +92,7 @@ def build_model(
     kind = method_class(config.method)
     if isinstance(config, LNLNConfig):
         kind = network_of(config.variant)
-    return fast(kind(config, architecture))
+    model = kind(config, architecture)
+    if config.answer_size > 1:
+        answer_with_distribution(model, model.last, config.answer_size)
+    return model if plain else fast(model)

@@ -284,7 +284,8 @@ class _FastLNLN(LNLN):
             embedded[m] = torch.stack(parts, dim=1).flatten(0, 1)
         output = self.answer(embedded)
         shape = (len(corruptions), len(complete))
-        return output.sentiment.view(shape), output.completeness.view(shape)
+        answers = output.answer.view(*shape, *output.answer.shape[1:])
+        return answers, output.completeness.view(shape)
 
 
 @cache

@@ -111,7 +111,7 @@ def _score(cell: Cell, dataset: Dataset) -> None:
 
     def keep(condition: ev.Condition, predictions: Sequence[Predictions]) -> None:
         if condition[0] == own and condition[1] in TEST_RATES:
-            predicted.extend(p.sentiment for p in predictions)
+            predicted.extend(p.read("mae", dataset.scheme) for p in predictions)
 
     wanted = ev.conditions(TEST_RATES, cell.subsets, own)
     seeds = cell.mask_seeds

@@ -25,9 +25,11 @@ from lnln.data.errors import UserError
 from lnln.data.files import atomic_path, data_dir, sha256_of
 from lnln.missing.erasing import Uniforms, erase
 from lnln.models import build_model
+from lnln.models.answers import mean_of
 from lnln.models.method import Method
 from lnln.training.devices import DeviceMemoryError, resolve_device
-from lnln.training.metrics import METRICS
+from lnln.training.distributions import Floats, best_scores, read_out
+from lnln.training.metrics import METRICS, evaluate_predictions
 from lnln.training.settings import Preset
 
 _FORMAT = 1
@@ -141,7 +143,10 @@ class TrainedModel:
             return []
         distinct = _distinct([rates for rates, _ in corruptions])
         used = [corruptions[i] for i in sorted(set(distinct))]
-        sentiment, completeness = torch.empty(2, len(used), len(batch))
+        config = self.model.config
+        shape = (len(used), len(batch))
+        wide = (config.answer_size,) if config.answer_size > 1 else ()
+        answer, completeness = torch.empty(*shape, *wide), torch.empty(shape)
         self.model.eval()
         groups = list(batches_by_length(batch, max(1, size // len(used))))
         while groups:
@@ -158,10 +163,10 @@ class TrainedModel:
                 half = (len(index) + 1) // 2
                 groups = [piece for group in groups for piece in group.split(half)]
                 continue
-            sentiment[:, index], completeness[:, index] = answers
+            answer[:, index], completeness[:, index] = answers
             del groups[0]
         row = {i: n for n, i in enumerate(sorted(set(distinct)))}
-        return [Predictions(sentiment[row[i]], completeness[row[i]]) for i in distinct]
+        return [Predictions(answer[row[i]], completeness[row[i]]) for i in distinct]
 
     def _answers(
         self,
@@ -170,15 +175,15 @@ class TrainedModel:
         corruptions: Sequence[tuple[Tensor, Uniforms]],
         device: torch.device,
     ) -> tuple[Tensor, Tensor] | None:
-        """(C, B) sentiment and completeness on the CPU; None if memory ran out."""
+        """Answers and completeness on the CPU; None if memory ran out."""
         try:
             part = part.to(device)
             erased = [
                 erase(part, rates[index], uniforms.select(index))
                 for rates, uniforms in corruptions
             ]
-            sentiment, completeness = self.model.predict_corruptions(part, erased)
-            return sentiment.float().cpu(), completeness.float().cpu()
+            answers, completeness = self.model.predict_corruptions(part, erased)
+            return answers.float().cpu(), completeness.float().cpu()
         except torch.OutOfMemoryError:
             # Not handled here: the error holds on to the memory until it is gone.
             return None
@@ -199,10 +204,42 @@ def _distinct(rates: list[Tensor]) -> list[int]:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions for a split: (N,) sentiment and (N,) completeness, on the CPU."""
+    """What a model says about N utterances, on the CPU.
 
-    sentiment: Tensor
+    Attributes:
+        answer: (N,) numbers, or (N, K) logits over the label values.
+        completeness: (N,) w, NaN for methods that do not estimate it.
+    """
+
+    answer: Tensor
     completeness: Tensor
+
+    @property
+    def sentiment(self) -> Tensor:
+        """(N,) y-hat; of a distribution its mean."""
+        return mean_of(self.answer)
+
+    @property
+    def probabilities(self) -> Floats | None:
+        """(N, K) probabilities of the label values; None if the answer is a number."""
+        if self.answer.dim() == 1:
+            return None
+        p: Floats = self.answer.double().softmax(dim=-1).numpy()
+        return p
+
+    def read(self, metric: str, scheme: str = "mosi") -> Tensor:
+        """(N,) the numbers that a metric is reported for; see `read_out`."""
+        p = self.probabilities
+        if p is None:
+            return self.answer
+        return torch.from_numpy(read_out(p, metric, scheme)).float()
+
+    def scores(self, labels: Tensor, scheme: str = "mosi") -> dict[str, float]:
+        """Every metric of a scheme, each at its own read-out."""
+        p = self.probabilities
+        if p is None:
+            return evaluate_predictions(self.answer, labels, scheme)
+        return best_scores(p, labels.double().numpy().round(4), scheme)
 
 
 def versions() -> dict[str, str]:
