@@ -34,6 +34,7 @@ from lnln.models import TITLES
 from lnln.paper import grid as grids
 from lnln.paper.grid import Cell, cells_of, run_grid
 from lnln.training.checkpoint import CheckpointError, write_tensors
+from lnln.training.metrics import METRICS
 from lnln.training.presets import preset_for
 from lnln.training.settings import with_train
 
@@ -135,7 +136,7 @@ def test_table_by_rate_holds_the_means_of_its_rows(
         used = (scores.method == "LNLN") & (scores.metric == "mae")
         values = scores[used & (scores.rate == rate) & (scores.available == subset)]
         assert len(values) == 4  # two training seeds, two mask seeds
-        means = summary(scores, "mosi", lines).set_index(
+        means = summary(scores, METRICS["mosi"], lines).set_index(
             ["setting", "method", "metric"]
         )
         want = pytest.approx(sum(values.value) / 4)
@@ -202,17 +203,19 @@ def test_spreads_of_seeds_and_masks_are_kept_apart() -> None:
         *((2, 1, r, 2.2 + r) for r in (0.0, 0.5)),
         (1, 0, 1.0, 99.0),  # not one of the ten rates
     )
-    means = summary(scores, "mosi")
+    means = summary(scores, METRICS["mosi"])
     (line,) = means.to_dict("records")
     assert line["mean"] == pytest.approx(1.85)
     assert line["std_training"] == pytest.approx(1 / math.sqrt(2))
     assert line["std_masks"] == pytest.approx(0.2 / math.sqrt(2))
-    (alone,) = summary(scores[:1], "mosi").to_dict("records")
+    (alone,) = summary(scores[:1], METRICS["mosi"]).to_dict("records")
     assert math.isnan(alone["std_training"]) and math.isnan(alone["std_masks"])
-    table = metric_columns(means, "mosi")
+    table = metric_columns(means, METRICS["mosi"])
     assert "| 1.850 ± 0.707 |" in markdown(table)
     assert r"& 1.850 $\pm$ 0.707 &" in latex(table)
-    assert "| 1.850 ± 0.141 |" in markdown(metric_columns(means, "mosi", "std_masks"))
+    assert "| 1.850 ± 0.141 |" in markdown(
+        metric_columns(means, METRICS["mosi"], "std_masks")
+    )
 
 
 def test_one_table_is_printed_in_three_ways() -> None:

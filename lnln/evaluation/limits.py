@@ -15,7 +15,7 @@ import numpy as np
 from lnln.data.batch import MODALITIES, Batch
 from lnln.data.simulated.corpus import posterior
 from lnln.missing.corruption import CORRUPTIONS
-from lnln.training.distributions import Floats, best_scores
+from lnln.training.distributions import Floats, best_scores, distribution_scores
 
 
 def bayes_limit(
@@ -39,7 +39,8 @@ def bayes_limit(
             of the intact data is taken, which damage can only move away from.
 
     Returns:
-        {metric: score}.
+        {metric: score}; where the posterior is exact, also its log score, CRPS and
+        coverage.
     """
     kind = CORRUPTIONS[corruption]
     labels = batch.labels.double().cpu().numpy().round(1)
@@ -47,5 +48,7 @@ def bayes_limit(
     for seed in mask_seeds:
         severity = rate if kind.exact else 0.0
         corrupted = kind.damage(batch, severity, available, seed).erased()
-        scores.append(best_scores(posterior(corrupted, label_prior), labels))
+        p = posterior(corrupted, label_prior)
+        told = distribution_scores(p, labels) if kind.exact else {}
+        scores.append(best_scores(p, labels) | told)
     return {m: float(np.mean([s[m] for s in scores])) for m in scores[0]}

@@ -245,8 +245,7 @@ def _method_name(preset: Preset) -> str:
     modalities = preset.train.modalities
     missing = [m for m in MODALITIES if m not in modalities]
     only = f" ({'+'.join(modalities)} only)" if missing else ""
-    answer = " (distribution)" if preset.model.answer_size > 1 else ""
-    return title_of(preset.model.method) + answer + only
+    return title_of(preset.model.method, preset.train.answer) + only
 
 
 def _scores(

@@ -66,9 +66,10 @@ def method_class(name: str) -> type[Method]:
     return found
 
 
-def title_of(method: str) -> str:
+def title_of(method: str, answer: str = "point") -> str:
     """A method's name as papers print it; of one of your own, its class."""
-    return TITLES.get(method, method.rpartition(":")[2])
+    told = "" if answer == "point" else f" ({answer})"
+    return TITLES.get(method, method.rpartition(":")[2]) + told
 
 
 def build_model(

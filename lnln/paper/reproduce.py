@@ -24,6 +24,7 @@ from lnln.models import TITLES
 from lnln.paper import printed as paper
 from lnln.paper.ablation import FULL, ablations, folder_name
 from lnln.paper.grid import Cell
+from lnln.training.metrics import METRICS
 from lnln.training.presets import PRESETS, preset_for
 from lnln.training.run import disk_of, size
 from lnln.training.settings import Preset
@@ -242,8 +243,8 @@ def write_item(
     text = write_tables(paths, folder, scheme, titles, reference, corruption)
     if item.table == "spread":
         # Table 8 done apart for both kinds of chance.
-        means = summary(scores_of(paths, titles, corruption), scheme)
-        masks = markdown(metric_columns(means, scheme, "std_masks"))
+        means = summary(scores_of(paths, titles, corruption), METRICS[scheme])
+        masks = markdown(metric_columns(means, METRICS[scheme], "std_masks"))
         text = (
             f"± between training seeds:\n\n{text}\n\n± between mask seeds:\n\n{masks}"
         )
