@@ -40,8 +40,9 @@ def add_compare(commands: Subparsers) -> None:
         description="Train and score every method with every seed on the same data and "
         "masks. What is finished is not done again; a killed grid goes on. Writes "
         "scores.csv, curves.png and the tables overall, rates, (with --modalities) "
-        "modalities and (with --answers distribution) distributions as .csv, .md and .tex. Under another --corruption the same models "
-        "are scored, not trained again. On simulated data the mini preset takes 1 "
+        "modalities and (with --answers distribution) distributions as .csv, .md and "
+        ".tex. Under another --corruption the same models are scored, not trained "
+        "again. On simulated data the mini preset takes 1 "
         "to 4 minutes a method and seed on a CPU.",
     )
     parser.add_argument(

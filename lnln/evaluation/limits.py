@@ -1,8 +1,8 @@
 """The Bayes limit: the best score anyone could reach on the simulated corpus.
 
 Each metric is scored at its own read-out of the posterior. With the training prior it
-is what a perfect learner of the training data could know. It is a limit on average: on a
-finite test set, whose prior differs on purpose, a model may be slightly above it by
+is what a perfect learner of the training data could know. It is a limit on average: on
+a finite test set, whose prior differs on purpose, a model may be slightly above it by
 luck.
 """
 
