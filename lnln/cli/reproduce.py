@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lnln.cli.compare import add_grid_options, changes_for
+from lnln.cli.compare import adapted, add_grid_options
 from lnln.cli.report import said
 from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
 from lnln.data.errors import SettingsError
 from lnln.data.opening import Source, open_source
-from lnln.evaluation.tables import adapted, markdown
+from lnln.evaluation.tables import markdown
 from lnln.paper import printed as paper
 from lnln.paper.grid import cells_of, run_grid
 from lnln.paper.reproduce import (
@@ -99,9 +99,8 @@ def _reproduce(options: argparse.Namespace) -> int:
             options.seeds = options.seeds[:1]
             print(f"a chapter shows one run: seed {options.seeds[0]}")
         return _chapter(options, source, dataset, folder)
-    changes = changes_for(options, dataset)
     presets, titles = presets_of(options.item, options.preset, dataset_name)
-    presets = {name: adapted(preset, **changes) for name, preset in presets.items()}
+    presets = {name: adapted(p, options, dataset) for name, p in presets.items()}
     cells = cells_of(
         presets,
         source,
@@ -187,10 +186,7 @@ def _chapter(
     # The book's own model serves for the book's own data.
     if source.spec != "simulated:mini" and item.chapter != "02_the_data":
         presets, _ = presets_of(options.item, options.preset, item.datasets[0])
-        presets = {
-            name: adapted(preset, **changes_for(options, dataset))
-            for name, preset in presets.items()
-        }
+        presets = {name: adapted(p, options, dataset) for name, p in presets.items()}
         (cell,) = cells_of(
             presets,
             source,
