@@ -224,11 +224,13 @@ def test_a_chapter_with_a_parameter_for_it_gets_the_device(
     from lnln.cli import reproduce as cli_reproduce
     from lnln.paper.reproduce import ITEMS
 
+    chapters = str(Path(__file__).parents[1] / "book")
     command = ["reproduce", "figure8", "--dry-run", "--out", str(tmp_path)]
+    command += ["--chapters", chapters]
     item = replace(ITEMS["figure8"], chapter="13_training")
     monkeypatch.setitem(cli_reproduce.ITEMS, "figure8", item)
     assert main([*command, "--device", "cuda:1"]) == 0
-    assert capsys.readouterr().out.rstrip().endswith("-p device cuda:1")
+    assert capsys.readouterr().out.rstrip().endswith("device = cuda:1")
     looks_at_data = replace(item, chapter="02_the_data")
     monkeypatch.setitem(cli_reproduce.ITEMS, "figure8", looks_at_data)
     assert main([*command, "--device", "cuda:1"]) == 0

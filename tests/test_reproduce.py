@@ -17,6 +17,7 @@ from lnln.paper.reproduce import ITEMS, number
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--epochs", "1", "--seeds", "1", "--quiet", "--device", "cpu"]
 SMALL += ["--mask-seeds", "0"]
+CHAPTERS = ["--chapters", str(ROOT / "book")]
 
 
 @pytest.fixture(scope="module")
@@ -161,10 +162,26 @@ def test_settings_are_compared(preset: str, capsys: pytest.CaptureFixture[str]) 
 def test_figures_are_planned(
     name: str, out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["reproduce", name, "--dry-run", "--out", out]) == 0
-    assert ITEMS[name].chapter in capsys.readouterr().out
-    assert main(["reproduce", name, "--corruption", "words", "--out", out]) == 1
+    command = ["reproduce", name, "--out", out]
+    assert main([*command, *CHAPTERS, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert f"{ITEMS[name].chapter}.ipynb: source = simulated:mini" in told
+    for chapters in ([], ["--chapters", out]):
+        assert main([*command, *chapters]) == 1
+        assert "(--chapters FOLDER)" in capsys.readouterr().err
+    assert main([*command, *CHAPTERS, "--corruption", "words"]) == 1
     assert "leave out --corruption" in capsys.readouterr().err
+
+
+def test_a_figure_from_other_data_needs_a_run_unless_it_shows_data_alone(
+    out: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", data, "--out", out, *CHAPTERS, *SMALL, "--dry-run"]
+    for name, trained in (("figure8", True), ("figure4", False)):
+        assert main(["reproduce", name, *options]) == 0
+        told = capsys.readouterr().out
+        assert f"{ITEMS[name].chapter}.ipynb: source = {data}" in told
+        assert ("1 of 1 runs to do" in told) == (f", run = {out}" in told) == trained
 
 
 @pytest.mark.nightly
@@ -172,6 +189,6 @@ def test_figures_are_planned(
     "name", [n for n, item in ITEMS.items() if item.kind == "chapter"]
 )
 def test_figures_are_drawn(name: str, out: str) -> None:
-    assert main(["reproduce", name, "--out", out]) == 0
+    assert main(["reproduce", name, "--out", out, *CHAPTERS]) == 0
     (drawn,) = Path(out).glob(f"*/{name}/{ITEMS[name].chapter}.ipynb")
     assert drawn.stat().st_size > 10_000

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +11,11 @@ from lnln.cli.compare import adapted, add_grid_options
 from lnln.cli.report import said
 from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
-from lnln.data.errors import SettingsError
+from lnln.data.errors import MissingPackageError, SettingsError
 from lnln.data.opening import Source, open_source
 from lnln.evaluation.tables import markdown
 from lnln.paper import printed as paper
-from lnln.paper.grid import cells_of, run_grid
+from lnln.paper.grid import Cell, cells_of, run_grid
 from lnln.paper.reproduce import (
     ITEMS,
     compare_settings,
@@ -58,6 +55,13 @@ def add_reproduce(commands: Subparsers) -> None:
         help="whose printed numbers to show; by default that of the data, else the "
         "first that the item has",
     )
+    parser.add_argument(
+        "--chapters",
+        type=Path,
+        metavar="FOLDER",
+        help="of the book's chapters, in a clone of the repository; they draw Figures "
+        "3 to 8",
+    )
     add_grid_options(parser, "runs/reproduce")
     # Decided by the data, see `_settle`.
     parser.set_defaults(run=_reproduce, preset=None)
@@ -78,7 +82,7 @@ def _reproduce(options: argparse.Namespace) -> int:
             f"{', '.join(item.datasets) or 'no data set'} only"
         )
     if item.kind == "drawing":
-        print(f"{options.item} is a drawing; ours opens the book (book/intro.md)")
+        print(f"{options.item} is a drawing; ours opens the book")
         return 0
     if item.kind == "settings":
         print(compare_settings(options.dataset or _named(options.preset) or "MOSI"))
@@ -98,7 +102,7 @@ def _reproduce(options: argparse.Namespace) -> int:
         if len(options.seeds) > 1:
             options.seeds = options.seeds[:1]
             print(f"a chapter shows one run: seed {options.seeds[0]}")
-        return _chapter(options, source, dataset, folder)
+        return _draw(options, source, dataset, folder)
     presets, titles = presets_of(options.item, options.preset, dataset_name)
     presets = {name: adapted(p, options, dataset) for name, p in presets.items()}
     cells = cells_of(
@@ -168,67 +172,61 @@ def listing() -> str:
     return "\n".join(lines)
 
 
-def _chapter(
+def _chapter_file(options: argparse.Namespace) -> Path:
+    """The chapter that draws a figure, in the folder that the options name."""
+    name = f"{ITEMS[options.item].chapter}.ipynb"
+    if options.chapters is None or not (options.chapters / name).is_file():
+        raise SettingsError(
+            f"{options.item} is drawn by the chapter {name}: give the folder of the "
+            "chapters, from a clone of the repository (--chapters FOLDER)"
+        )
+    return options.chapters / name
+
+
+def _draw(
     options: argparse.Namespace, source: Source, dataset: Dataset, folder: Path
 ) -> int:
-    """Train LNLN if the chapter needs a run, and have the chapter draw."""
-    item = ITEMS[options.item]
+    """Run a chapter on the data, and on a trained LNLN if it looks into one."""
     told = source.reading
     if told.scheme or told.transcripts or told.valid_share:
         raise SettingsError(
             f"{options.item} is drawn by a chapter, which takes a file as it is; write "
             "a clean one with lnln data convert and give that as --data"
         )
-    tool = Path(__file__).parents[2] / "book" / "_tools" / "chapters.py"
-    run: Path | None = None
+    chapter = _chapter_file(options)
+    try:
+        import papermill
+    except ImportError as error:
+        raise MissingPackageError(f"{error}; run pip install 'lnln[book]'") from error
     if source.spec == "simulated":
-        source = replace(source, spec=f"simulated:{_size(source)}")
+        size = "mini" if source.preset == "mini" else "full"
+        source = replace(source, spec=f"simulated:{size}")
+    wanted = papermill.inspect_notebook(str(chapter))
+    values = {"source": source.spec, "device": options.device}
+    cells: list[Cell] = []
     # The book's own model serves for the book's own data.
-    if source.spec != "simulated:mini" and item.chapter != "02_the_data":
-        presets, _ = presets_of(options.item, options.preset, item.datasets[0])
-        presets = {name: adapted(p, options, dataset) for name, p in presets.items()}
-        (cell,) = cells_of(
-            presets,
-            source,
-            folder,
-            options.seeds,
-            device=options.device,
-        )
-        run = cell.folder
-        if options.dry_run:
-            print("\n".join(plan([cell], dataset)))
-    command = [sys.executable, str(tool), "run", item.chapter, "--out"]
-    command += [str(folder / options.item), "-p", "source", source.spec]
-    if run is not None:
-        command += ["-p", "run", str(run)]
-    if _takes(tool.parents[1] / f"{item.chapter}.ipynb", "device"):
-        command += ["-p", "device", options.device]
-    print(" ".join(command))
+    if "run" in wanted and source.spec != "simulated:mini":
+        presets = {"lnln": adapted(PRESETS[options.preset], options, dataset)}
+        seeds, device = options.seeds, options.device
+        cells = cells_of(presets, source, folder, seeds, device=device)
+        values["run"] = str(cells[0].folder.absolute())
+    values = {name: values[name] for name in values if name in wanted}
+    given = ", ".join(f"{name} = {value}" for name, value in values.items())
     if options.dry_run:
+        lines = plan(cells, dataset) if cells else []
+        print("\n".join([*lines, f"{chapter}: {given}"]))
         return 0
-    if not tool.is_file():
-        raise SettingsError(
-            f"{tool}: {options.item} is drawn by a chapter of the book; run this from "
-            "a clone of the repository (make setup)"
-        )
-    if run is not None:
-        run_grid([cell], progress=not options.quiet, cluster=options.cluster)
-    return subprocess.run(command, check=False).returncode
-
-
-def _takes(chapter: Path, parameter: str) -> bool:
-    """Whether a chapter has this parameter; what only looks at data has no device."""
-    if not chapter.is_file():
-        return False
-    cells = json.loads(chapter.read_text("utf-8"))["cells"]
-    lines = [
-        line
-        for cell in cells
-        if "parameters" in cell["metadata"].get("tags", [])
-        for line in cell["source"]
-    ]
-    return any(line.split("=")[0].strip() == parameter for line in lines)
-
-
-def _size(source: Source) -> str:
-    return "mini" if source.preset == "mini" else "full"
+    if cells:
+        run_grid(cells, progress=not options.quiet, cluster=options.cluster)
+    drawn = folder / options.item / chapter.name
+    drawn.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        str(chapter),
+        str(drawn),
+        parameters=values,
+        cwd=str(chapter.parent),
+        kernel_name="python3",
+        progress_bar=not options.quiet,
+    )
+    print(f"{drawn}: {given}")
+    return 0
