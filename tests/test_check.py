@@ -25,7 +25,7 @@ def test_report_names_every_need(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_version_fails() -> None:
     line = check.check_package(Requirement("numpy>=999"))
     assert line.ok is False
-    assert line.found == f"{metadata.version('numpy')} (>=999)"
+    assert line.state == f"{metadata.version('numpy')} (>=999)"
 
 
 def test_a_local_build_of_a_version_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_an_encoder_folder_is_checked_file_by_file(tmp_path: Path) -> None:
     assert check.check_encoder(str(tmp_path)).ok is False
     (tmp_path / "config.json").touch()
     line = check.check_encoder(str(tmp_path))
-    assert (line.ok, line.found) == (False, f"{tmp_path} lacks model.safetensors")
+    assert (line.ok, line.state) == (False, f"{tmp_path} lacks model.safetensors")
     (tmp_path / "model.safetensors").touch()
     assert check.check_encoder(str(tmp_path)).ok is True
     assert check.check_encoder(str(tmp_path / "none")).ok is False
@@ -78,7 +78,7 @@ def test_an_encoder_folder_is_checked_file_by_file(tmp_path: Path) -> None:
 def test_an_encoder_name_is_looked_up_in_the_cache_only(name: str) -> None:
     line = check.check_encoder(name)
     assert line.ok is False
-    assert line.found.startswith(f"{name} lacks ")
+    assert line.state.startswith(f"{name} lacks ")
 
 
 def test_data_is_found_or_missed(

@@ -22,18 +22,18 @@ ENCODER_FILES = ("config.json", "model.safetensors")
 
 
 class Line(NamedTuple):
-    """One need: whether it is met, what it is, and what was found.
+    """One need: whether it is met, what it is, and how it stands.
 
     `ok` is None for something that is not there and not needed.
     """
 
     ok: bool | None
     name: str
-    found: str
+    state: str
 
     def __str__(self) -> str:
         mark = {True: "OK  ", False: "FAIL", None: "--  "}[self.ok]
-        return f"{mark} {self.name}: {self.found}"
+        return f"{mark} {self.name}: {self.state}"
 
 
 def check_packages(distribution: str = "lnln") -> Iterator[Line]:
@@ -144,8 +144,7 @@ def check_data() -> Iterator[Line]:
     for name in ("corpus", "mini"):
         folder = data_dir() / name
         files = _count_files(folder)
-        found = f"{files} files in {folder}" if files else f"nothing in {folder}"
-        yield Line(files > 0, f"data/{name}", found)
+        yield Line(files > 0, f"data/{name}", f"{files or 'no'} files in {folder}")
     files = _count_files(local_dir())
     if files:
         yield Line(True, "data/local", f"{files} files in {local_dir()}")

@@ -17,13 +17,13 @@ from lnln.evaluation.tables import markdown
 from lnln.paper import printed as paper
 from lnln.paper.grid import Cell, cells_of, run_grid
 from lnln.paper.reproduce import (
-    ITEMS,
+    EXHIBITS,
     compare_settings,
     expected_hours,
     number,
     plan,
     presets_of,
-    write_item,
+    write_exhibit,
 )
 from lnln.training.presets import PRESETS
 
@@ -43,9 +43,9 @@ def add_reproduce(commands: Subparsers) -> None:
         "data get mini.",
     )
     parser.add_argument(
-        "item", nargs="?", choices=sorted(ITEMS, key=_order), metavar="ITEM"
+        "exhibit", nargs="?", choices=sorted(EXHIBITS, key=_order), metavar="EXHIBIT"
     )
-    parser.add_argument("--list", action="store_true", help="all items")
+    parser.add_argument("--list", action="store_true", help="all exhibits")
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be done, no more"
     )
@@ -53,7 +53,7 @@ def add_reproduce(commands: Subparsers) -> None:
         "--dataset",
         choices=["MOSI", "MOSEI", "SIMS"],
         help="whose printed numbers to show; by default that of the data, else the "
-        "first that the item has",
+        "first that the exhibit has",
     )
     parser.add_argument(
         "--chapters",
@@ -72,38 +72,38 @@ def _order(name: str) -> tuple[bool, int]:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    if options.list or options.item is None:
+    if options.list or options.exhibit is None:
         print(listing())
         return 0
-    item = ITEMS[options.item]
-    if options.dataset is not None and options.dataset not in item.datasets:
+    exhibit = EXHIBITS[options.exhibit]
+    if options.dataset is not None and options.dataset not in exhibit.datasets:
         raise SettingsError(
-            f"--dataset {options.dataset}: {options.item} shows "
-            f"{', '.join(item.datasets) or 'no data set'} only"
+            f"--dataset {options.dataset}: {options.exhibit} shows "
+            f"{', '.join(exhibit.datasets) or 'no data set'} only"
         )
-    if item.kind == "drawing":
-        print(f"{options.item} is a drawing; ours opens the book")
+    if exhibit.kind == "drawing":
+        print(f"{options.exhibit} is a drawing; ours opens the book")
         return 0
-    if item.kind == "settings":
+    if exhibit.kind == "settings":
         print(compare_settings(options.dataset or _named(options.preset) or "MOSI"))
         return 0
     source, dataset = _settle(options)
-    dataset_name = options.dataset or item.datasets[0]
-    if options.dataset is None and dataset.name.upper() in item.datasets:
+    dataset_name = options.dataset or exhibit.datasets[0]
+    if options.dataset is None and dataset.name.upper() in exhibit.datasets:
         dataset_name = dataset.name.upper()
     # Runs on other data or from another preset are other runs.
     folder = options.out / f"{options.preset}-{dataset.sha256[:8]}"
-    if item.kind == "chapter":
+    if exhibit.kind == "chapter":
         if options.corruption != "random":
             raise SettingsError(
-                f"{options.item} is drawn by a chapter, which shows random data "
+                f"{options.exhibit} is drawn by a chapter, which shows random data "
                 "missing only; leave out --corruption"
             )
         if len(options.seeds) > 1:
             options.seeds = options.seeds[:1]
             print(f"a chapter shows one run: seed {options.seeds[0]}")
         return _draw(options, source, dataset, folder)
-    presets, titles = presets_of(options.item, options.preset, dataset_name)
+    presets, titles = presets_of(options.exhibit, options.preset, dataset_name)
     presets = {name: adapted(p, options, dataset) for name, p in presets.items()}
     cells = cells_of(
         presets,
@@ -111,30 +111,30 @@ def _reproduce(options: argparse.Namespace) -> int:
         folder,
         options.seeds,
         mask_seeds=options.mask_seeds,
-        subsets=item.subsets,
+        subsets=exhibit.subsets,
         corruption=options.corruption,
         device=options.device,
     )
     if options.dry_run:
         print("\n".join(plan(cells, dataset)))
-        # What is reckoned are the paper's epochs on the published files.
+        # What is estimated are the paper's epochs on the published files.
         if options.preset != "mini" and options.epochs is None:
             hours = expected_hours(presets.values(), options.preset)
             hours *= len(options.seeds)
             print(
-                f"all together at most about {hours:.0f} hours on one GPU (reckoned "
+                f"all together at most about {hours:.0f} hours on one GPU (estimated "
                 "from the work, not measured; see the results page)"
             )
         return 0
     paths = run_grid(cells, progress=not options.quiet, cluster=options.cluster)
-    tables = folder / options.item
+    tables = folder / options.exhibit
     tables.mkdir(parents=True, exist_ok=True)
     kind = options.corruption
-    ours = write_item(options.item, paths, tables, dataset.scheme, titles, kind)
-    print(f"Ours, {options.item} on {dataset.source}:\n\n{ours}\n")
-    if options.item.startswith("table"):
+    ours = write_exhibit(options.exhibit, paths, tables, dataset.scheme, titles, kind)
+    print(f"Ours, {options.exhibit} on {dataset.source}:\n\n{ours}\n")
+    if options.exhibit.startswith("table"):
         print(f"The paper's, as printed, {dataset_name} (see chapter 27 for errors):\n")
-        printed = paper.printed(number(options.item), dataset_name)
+        printed = paper.printed(number(options.exhibit), dataset_name)
         print(markdown(paper.side_by_side(printed)))
     return 0
 
@@ -163,21 +163,21 @@ def _settle(options: argparse.Namespace) -> tuple[Source, Dataset]:
 
 
 def listing() -> str:
-    """All items as a table of text."""
-    lines = [f"{'item':9s} {'shows':38s} {'data sets':18s} chapter"]
-    for name in sorted(ITEMS, key=_order):
-        item = ITEMS[name]
-        sets = " ".join(item.datasets)
-        lines.append(f"{name:9s} {item.shows:38s} {sets:18s} {item.chapter}")
+    """All exhibits as a table of text."""
+    lines = [f"{'exhibit':9s} {'shows':38s} {'data sets':18s} chapter"]
+    for name in sorted(EXHIBITS, key=_order):
+        exhibit = EXHIBITS[name]
+        sets = " ".join(exhibit.datasets)
+        lines.append(f"{name:9s} {exhibit.shows:38s} {sets:18s} {exhibit.chapter}")
     return "\n".join(lines)
 
 
 def _chapter_file(options: argparse.Namespace) -> Path:
     """The chapter that draws a figure, in the folder that the options name."""
-    name = f"{ITEMS[options.item].chapter}.ipynb"
+    name = f"{EXHIBITS[options.exhibit].chapter}.ipynb"
     if options.chapters is None or not (options.chapters / name).is_file():
         raise SettingsError(
-            f"{options.item} is drawn by the chapter {name}: give the folder of the "
+            f"{options.exhibit} is drawn by the chapter {name}: give the folder of the "
             "chapters, from a clone of the repository (--chapters FOLDER)"
         )
     return options.chapters / name
@@ -190,8 +190,8 @@ def _draw(
     told = source.reading
     if told.scheme or told.transcripts or told.valid_share:
         raise SettingsError(
-            f"{options.item} is drawn by a chapter, which takes a file as it is; write "
-            "a clean one with lnln data convert and give that as --data"
+            f"{options.exhibit} is drawn by a chapter, which takes a file as it is; "
+            "write a clean one with lnln data convert and give that as --data"
         )
     chapter = _chapter_file(options)
     try:
@@ -218,7 +218,7 @@ def _draw(
         return 0
     if cells:
         run_grid(cells, progress=not options.quiet, cluster=options.cluster)
-    drawn = folder / options.item / chapter.name
+    drawn = folder / options.exhibit / chapter.name
     drawn.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
         str(chapter),

@@ -73,25 +73,25 @@ def _random(batch: Batch, rate: float, usable: Available, seed: int | str) -> Da
 def _bursts(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
     """One stretch without a gap, which starts anywhere and goes round."""
     generator = _generator(seed)
-    found = []
+    uniforms = []
     for m in MODALITIES:
         can_go = erasable(batch, m)
         count = can_go.sum(dim=1, keepdim=True).clamp(min=1)
         place = can_go.cumsum(dim=1) - 1
         start = torch.rand(len(batch), 1, generator=generator).to(count.device) * count
         # Half a step keeps the rounding of the share apart from its ends.
-        found.append(((place - start.floor()) % count + 0.5) / count)
-    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*found))
+        uniforms.append(((place - start.floor()) % count + 0.5) / count)
+    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*uniforms))
 
 
 def _whole(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
     """Each modality of an utterance is gone or not, by one draw."""
     draws = torch.rand(len(batch), 3, generator=_generator(seed))
-    found = (
+    uniforms = (
         draws[:, i, None].expand(batch.sequence(m).shape[:2])
         for i, m in enumerate(MODALITIES)
     )
-    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*found))
+    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*uniforms))
 
 
 def _imbalanced(

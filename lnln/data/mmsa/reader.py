@@ -128,7 +128,7 @@ def _read(
     vision = _read_modality(raws, "vision")
     widths = audio[0][0].shape[2], vision[0][0].shape[2]
     # The simulated corpus has the feature widths of MOSI.
-    found = "simulated" if simulated else _NAMES.get(widths)
+    known = "simulated" if simulated else _NAMES.get(widths)
     scored, why = decide_scheme(
         [raw.labels for raw in raws], reading.scheme, layout.scheme, simulated
     )
@@ -142,7 +142,7 @@ def _read(
         splits = hold_out(splits, reading.valid_share, log)
     _note_doubles(splits, log)
     return Dataset(
-        name=name or found or path.stem,
+        name=name or known or path.stem,
         scheme=scored,
         splits=splits,
         source=str(path),

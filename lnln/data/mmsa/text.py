@@ -283,11 +283,11 @@ def _compare_words(
 def _tokenised(fields: list[Field], counts: list[int], encoder: str | None) -> Text:
     words = []
     for field, count in zip(fields, counts, strict=True):
-        found = read_strings(field.at("raw_text"), count)
-        if found is None or not any(text.strip() for text in found):
+        sentences = read_strings(field.at("raw_text"), count)
+        if sentences is None or not any(text.strip() for text in sentences):
             raise _no_words(field)
-        words.append(found)
-        if sum(map(len, found)) > _MOST_CHARACTERS:
+        words.append(sentences)
+        if sum(map(len, sentences)) > _MOST_CHARACTERS:
             raise field.at("raw_text").error(
                 f"holds more than {_MOST_CHARACTERS:,} characters"
             )

@@ -73,8 +73,8 @@ def hold_out(splits: dict[str, Split], share: float, log: Log) -> dict[str, Spli
 
 
 def _video(name: str) -> str | None:
-    found = re.fullmatch(r"(.+?)(?:\$_\$.*|\[[^\[\]]*\])", name, re.DOTALL)
-    return found[1] if found else None
+    match = re.fullmatch(r"(.+?)(?:\$_\$.*|\[[^\[\]]*\])", name, re.DOTALL)
+    return match[1] if match else None
 
 
 def _shuffled(name: str) -> str:
