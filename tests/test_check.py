@@ -8,11 +8,12 @@ import torch
 from packaging.requirements import Requirement
 
 from lnln.cli import doctor as check
+from lnln.cli.main import main
 from lnln.data import files as paths
 
 
 def test_report_names_every_need(capsys: pytest.CaptureFixture[str]) -> None:
-    status = check.main([])
+    status = main(["doctor"])
     lines = capsys.readouterr().out.splitlines()
     assert all(line[:5] in ("OK   ", "FAIL ", "--   ") for line in lines)
     names = [line[5:].split(":")[0] for line in lines]
@@ -97,7 +98,7 @@ def test_a_failure_sets_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "data_dir", lambda: tmp_path)
-    assert check.main([]) == 1
+    assert main(["doctor"]) == 1
 
 
 def test_paths_prefer_the_packaged_data(

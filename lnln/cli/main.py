@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lnln import __version__
-from lnln.cli import doctor
 from lnln.cli.compare import add_compare
 from lnln.cli.data import add_data
+from lnln.cli.doctor import add_doctor
 from lnln.cli.report import said
 from lnln.cli.reproduce import add_reproduce
 from lnln.cli.train import (
@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lnln {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_doctor(commands)
+    add_doctor(commands)
     add_data(commands)
     add_train(commands)
     _add_evaluate(commands)
@@ -72,16 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     add_reproduce(commands)
     _add_export(commands)
     return parser
-
-
-def _add_doctor(commands: Subparsers) -> None:
-    parser = commands.add_parser(
-        "doctor", help="check this installation, one OK or FAIL line per requirement"
-    )
-    parser.add_argument(
-        "--encoder", help="also check a text encoder: a hub name or a local folder"
-    )
-    parser.set_defaults(run=_doctor)
 
 
 def _mask_seed(text: str) -> int | str:
@@ -159,10 +149,6 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    return doctor.main(["--encoder", options.encoder] if options.encoder else [])
-
-
 def _evaluation_data(options: argparse.Namespace, record: dict[str, Any]) -> Dataset:
     trained_on: str = record["data"]["source"]
     if options.data is None:
@@ -235,7 +221,3 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(plain(rate_table(own, method, dataset.scheme, available)))
     print(f"{path}\n{path.with_suffix('.png')}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
