@@ -41,19 +41,19 @@ class Exhibit:
     Attributes:
         shows: what, in a few words.
         chapter: of the book, where it is explained.
-        kind: "settings" (compared without training), "methods" (trained and scored by
-            the grid), "ablation" (LNLN with changed settings, likewise), "chapter"
-            (drawn by a chapter from one run) or "drawing" (nothing is computed).
         table: which file of the grid holds it: "overall", "rates", "modalities",
             "spread" or "curves.png".
         datasets: which of the data sets the paper shows.
+        kind: "settings" (compared without training), "methods" (trained and scored by
+            the grid), "ablation" (LNLN with changed settings, likewise), "chapter"
+            (drawn by a chapter from one run) or "drawing" (nothing is computed).
     """
 
     shows: str
     chapter: str
-    kind: str
     table: str = ""
     datasets: tuple[str, ...] = ("MOSI",)
+    kind: str = "methods"
 
     @property
     def subsets(self) -> bool:
@@ -61,56 +61,35 @@ class Exhibit:
         return self.table == "modalities"
 
 
-_ALL = ("MOSI", "MOSEI", "SIMS")
-_COMPARISON, _ABLATION = "26_seven_other_methods", "28_ablations"
-_SUBSETS = "17_whole_modalities"
+_ENGLISH, _CHINESE, _BOTH = ("MOSI", "MOSEI"), ("SIMS",), ("MOSI", "SIMS")
+_ALL = (*_ENGLISH, *_CHINESE)
+_SEVEN, _ABLATION = "26_seven_other_methods", "28_ablations"
+_SUBSETS, _MATRICES = "17_whole_modalities", "16_confusion_matrices"
 EXHIBITS = {
-    "table1": Exhibit("hyperparameters", "13_training", "settings", datasets=_ALL),
-    "table2": Exhibit(
-        "eight methods, mean over r", _COMPARISON, "methods", "overall", _ALL[:2]
+    "table1": Exhibit("hyperparameters", "13_training", "", _ALL, "settings"),
+    "table2": Exhibit("eight methods, mean over r", _SEVEN, "overall", _ENGLISH),
+    "table3": Exhibit("eight methods, mean over r", _SEVEN, "overall", _CHINESE),
+    "table4": Exhibit("without components", _ABLATION, "overall", _BOTH, "ablation"),
+    "table5": Exhibit("without loss terms", _ABLATION, "overall", _BOTH, "ablation"),
+    "table6": Exhibit("without modalities", _ABLATION, "overall", kind="ablation"),
+    "table7": Exhibit("weights of the losses", _ABLATION, "overall", _BOTH, "ablation"),
+    "table8": Exhibit("spread between runs", _ABLATION, "spread"),
+    "table9": Exhibit("by missing rate", _SEVEN, "rates", _ENGLISH),
+    "table10": Exhibit("by missing rate", _SEVEN, "rates", _CHINESE),
+    "table11": Exhibit("modalities missing, mean", _SUBSETS, "modalities", _ENGLISH),
+    "table12": Exhibit("modalities missing, mean", _SUBSETS, "modalities", _CHINESE),
+    "table13": Exhibit("modalities missing, each", _SUBSETS, "modalities", _ENGLISH),
+    "table14": Exhibit("modalities missing, each", _SUBSETS, "modalities", _CHINESE),
+    "figure1": Exhibit("the pipeline", "intro", "", (), "drawing"),
+    "figure2": Exhibit("robustness curves", "14_robustness_curves", "curves.png", _ALL),
+    "figure3": Exhibit("case study", "18_case_study", kind="chapter"),
+    "figure4": Exhibit("shares of the labels", "02_the_data", "", _ALL, "chapter"),
+    "figure5": Exhibit("confusion matrices", _MATRICES, kind="chapter"),
+    "figure6": Exhibit("confusion matrices", _MATRICES, "", ("MOSEI",), "chapter"),
+    "figure7": Exhibit("confusion matrices", _MATRICES, "", ("SIMS",), "chapter"),
+    "figure8": Exhibit(
+        "language before and after correction", "15_umap", kind="chapter"
     ),
-    "table3": Exhibit(
-        "eight methods, mean over r", _COMPARISON, "methods", "overall", _ALL[2:]
-    ),
-    "table4": Exhibit(
-        "without components", _ABLATION, "ablation", "overall", ("MOSI", "SIMS")
-    ),
-    "table5": Exhibit(
-        "without loss terms", _ABLATION, "ablation", "overall", ("MOSI", "SIMS")
-    ),
-    "table6": Exhibit("without modalities", _ABLATION, "ablation", "overall"),
-    "table7": Exhibit(
-        "weights of the losses", _ABLATION, "ablation", "overall", ("MOSI", "SIMS")
-    ),
-    "table8": Exhibit("spread between runs", _ABLATION, "methods", "spread"),
-    "table9": Exhibit("by missing rate", _COMPARISON, "methods", "rates", _ALL[:2]),
-    "table10": Exhibit("by missing rate", _COMPARISON, "methods", "rates", _ALL[2:]),
-    "table11": Exhibit(
-        "modalities missing, mean", _SUBSETS, "methods", "modalities", _ALL[:2]
-    ),
-    "table12": Exhibit(
-        "modalities missing, mean", _SUBSETS, "methods", "modalities", _ALL[2:]
-    ),
-    "table13": Exhibit(
-        "modalities missing, each", _SUBSETS, "methods", "modalities", _ALL[:2]
-    ),
-    "table14": Exhibit(
-        "modalities missing, each", _SUBSETS, "methods", "modalities", _ALL[2:]
-    ),
-    "figure1": Exhibit("the pipeline", "intro", "drawing", datasets=()),
-    "figure2": Exhibit(
-        "robustness curves", "14_robustness_curves", "methods", "curves.png", _ALL
-    ),
-    "figure3": Exhibit("case study", "18_case_study", "chapter"),
-    "figure4": Exhibit("shares of the labels", "02_the_data", "chapter", datasets=_ALL),
-    "figure5": Exhibit("confusion matrices", "16_confusion_matrices", "chapter"),
-    "figure6": Exhibit(
-        "confusion matrices", "16_confusion_matrices", "chapter", "", ("MOSEI",)
-    ),
-    "figure7": Exhibit(
-        "confusion matrices", "16_confusion_matrices", "chapter", "", ("SIMS",)
-    ),
-    "figure8": Exhibit("language before and after correction", "15_umap", "chapter"),
 }
 
 
