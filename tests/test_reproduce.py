@@ -30,10 +30,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> str:
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A file of 40 utterances a split."""
     dataset, some = simulate("mini"), torch.arange(40)
-    splits = {
-        name: Split(split.batch.select(some), split.ids[:40], split.raw_text[:40])
-        for name, split in dataset.splits.items()
-    }
+    splits = {name: split.select(some) for name, split in dataset.splits.items()}
     path = tmp_path_factory.mktemp("data") / "small.pkl"
     write_mmsa(replace(dataset, splits=splits), path)
     return str(path)

@@ -182,15 +182,19 @@ def read_strings(field: Field, count: int) -> tuple[str, ...] | None:
         raise field.error(f"is a {type(items).__name__}, expected a list of strings")
     if len(items) != count:
         raise field.error(f"has {len(items)} entries for {count} samples")
-    return tuple(_string(field, item) for item in items)
+    texts = []
+    for item in items:
+        if (text := as_text(item)) is None:
+            raise field.error(f"holds a {type(item).__name__}, expected strings")
+        texts.append(text)
+    return tuple(texts)
 
 
-def _string(field: Field, item: object) -> str:
-    if isinstance(item, bytes):
-        return item.decode("utf-8", "replace")
+def as_text(value: object) -> str | None:
+    """A string, UTF-8 bytes or an integer as text; None for anything else."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     # Python refuses to print longer integers.
-    if isinstance(item, int) and abs(item) < 1 << 63:
-        return str(item)
-    if not isinstance(item, str):
-        raise field.error(f"holds a {type(item).__name__}, expected strings")
-    return item
+    if isinstance(value, int) and abs(value) < 1 << 63:
+        return str(value)
+    return value if isinstance(value, str) else None

@@ -223,24 +223,20 @@ def _finish(
     tokens, lengths = (torch.from_numpy(part) for part in text.splits[place])
     labels = in_range(field, np.nan_to_num(raw.labels), scheme)
     batch = Batch(tokens, lengths, *audio, *vision, labels, special=text.special)
-    if len(scored) < count:
-        field.mend(
-            f"{count - len(scored)} of {count} utterances have no label (NaN) and are "
-            "left out"
-        )
-        batch = batch.select(torch.from_numpy(scored))
     extra = {}
     for modality, letter in zip(MODALITIES, "TAV", strict=True):
         part = field.at(f"regression_labels_{letter}")
         if scheme == "sims" and part:
-            extra[modality] = in_range(part, read_numbers(part, count), scheme)[scored]
+            extra[modality] = in_range(part, read_numbers(part, count), scheme)
     raw_text = read_strings(field.at("raw_text"), count) or ("",) * count
-    return Split(
-        batch,
-        tuple(raw.ids[i] for i in scored),
-        tuple(raw_text[i] for i in scored),
-        extra,
+    split = Split(batch, raw.ids, raw_text, extra)
+    if len(scored) == count:
+        return split
+    field.mend(
+        f"{count - len(scored)} of {count} utterances have no label (NaN) and are left "
+        "out"
     )
+    return split.select(torch.from_numpy(scored))
 
 
 def _note_doubles(splits: dict[str, Split], log: Log) -> None:

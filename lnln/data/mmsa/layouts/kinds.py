@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lnln.data.batch import SPLITS, DataError, SpecialTokens
-from lnln.data.mmsa.fields import REEXTRACT, Field, Log
+from lnln.data.mmsa.fields import REEXTRACT, Field, Log, as_text
 from lnln.data.mmsa.labels import LIMITS
 from lnln.data.mmsa.layouts.shapes import regular
 from lnln.data.mmsa.layouts.tuples import (
@@ -186,11 +186,8 @@ def _is_empty(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     sized = [v for v in value.values() if isinstance(v, (list, tuple, np.ndarray))]
-    return bool(sized) and not any(_entries(v) for v in sized)
-
-
-def _entries(value: list[object] | tuple[object, ...] | np.ndarray) -> int:
-    return value.size if isinstance(value, np.ndarray) else len(value)
+    entries = [v.size if isinstance(v, np.ndarray) else len(v) for v in sized]
+    return bool(entries) and not any(entries)
 
 
 def _is_mult(value: dict[object, object]) -> bool:
@@ -243,11 +240,8 @@ def _joined(parts: object) -> object:
     items = parts.tolist() if isinstance(parts, np.ndarray) else list(parts)
     texts = []
     for item in items if isinstance(items, list) else [items]:
-        if isinstance(item, bytes):
-            item = item.decode("utf-8", "replace")
-        if isinstance(item, int) and abs(item) >= 1 << 63:
+        text = str(item) if isinstance(item, float) else as_text(item)
+        if text is None:
             return None
-        if not isinstance(item, (str, int, float)):
-            return None
-        texts.append(str(item))
+        texts.append(text)
     return "$_$".join(texts)
