@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -40,6 +40,10 @@ from lnln.training.presets import PRESETS
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+
+
+#: The source of simulated data, as records of runs have it.
+_SIMULATED = r"simulate\(size='(\w+)', seed=(\d+), train_size=(\d+)\)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -156,13 +160,9 @@ def _evaluation_data(options: argparse.Namespace, record: dict[str, Any]) -> Dat
     elif not options.data.startswith("simulated"):
         reason = "is for simulated data only"
         refuse(options, ("train_size", "data_seed"), reason)
-    if options.data is None and trained_on.startswith("simulate("):
-        values = trained_on.removeprefix("simulate(").removesuffix(")").split(", ")
-        call = {
-            k: json.loads(v.replace("'", '"'))
-            for k, v in (x.split("=") for x in values)
-        }
-        return simulate(**call)
+    call = re.fullmatch(_SIMULATED, trained_on)
+    if options.data is None and call:
+        return simulate(call[1], int(call[2]), int(call[3]))
     spec = options.data or trained_on
     then = recorded_reading(record, spec)
     now = reading_of(options, options.encoder)
