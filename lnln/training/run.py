@@ -61,8 +61,8 @@ class Run:
     recipe: Recipe
     optimizer: torch.optim.Optimizer
     standardizer: Standardizer | None
-    history: list[dict[str, float]]
-    best: dict[str, dict[str, float]]
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     finished: bool = False
     processes: Processes = field(default_factory=Processes)
@@ -130,8 +130,6 @@ def start_run(
         recipe,
         optimizer,
         standardizer,
-        [],
-        {},
     )
     _remember_texts(run)
     state = folder / "state.safetensors"

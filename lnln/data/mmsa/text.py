@@ -197,8 +197,11 @@ def _special(
     if stated is not None:
         return stated
     if kind is None:
+        vocabularies = "; ".join(
+            f"{name}: {s.cls} and {s.sep}" for name, s in KINDS.items()
+        )
         raise field.error(
-            f"{seen}, as in no vocabulary known here ({_known()})",
+            f"{seen}, as in no vocabulary known here ({vocabularies})",
             "name the text encoder that they were made for (--encoder FOLDER), or "
             + _TOKENISE,
         )
@@ -216,10 +219,6 @@ def _kind(first: int, last: int | None) -> str | None:
         if first == special.cls and (name == "BERT" or last in (None, special.sep)):
             return name
     return None
-
-
-def _known() -> str:
-    return "; ".join(f"{name}: {s.cls} and {s.sep}" for name, s in KINDS.items())
 
 
 def _mend(field: Field, tokens: Ints, mask: Bools, special: SpecialTokens) -> None:
