@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lnln.cli import Subparsers
 from lnln.cli.report import said
 from lnln.cli.train import (
     add_corruption_option,
@@ -23,9 +23,6 @@ from lnln.models.encoder import EncoderConfig
 from lnln.paper.grid import cells_of, run_grid
 from lnln.training.presets import PRESETS, preset_for
 from lnln.training.settings import Preset, with_train
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_compare(commands: Subparsers) -> None:

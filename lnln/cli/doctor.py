@@ -10,16 +10,14 @@ import platform
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from lnln.cli import Subparsers
 from lnln.data.files import data_dir, local_dir
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 ENCODER_FILES = ("config.json", "model.safetensors")
 

@@ -7,11 +7,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lnln import __version__
+from lnln.cli import Subparsers
 from lnln.cli.compare import add_compare
 from lnln.cli.data import add_data
 from lnln.cli.doctor import add_doctor
@@ -37,10 +38,6 @@ from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
 from lnln.training.checkpoint import load_model, load_pretrained
 from lnln.training.presets import PRESETS
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
 
 #: The source of simulated data, as records of runs have it.
 _SIMULATED = r"simulate\(size='(\w+)', seed=(\d+), train_size=(\d+)\)"

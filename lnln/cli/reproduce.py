@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from lnln.cli import Subparsers
 from lnln.cli.compare import adapted, add_grid_options
 from lnln.cli.report import said
 from lnln.cli.train import source_for
@@ -14,8 +14,8 @@ from lnln.data.batch import Dataset
 from lnln.data.errors import MissingPackageError, SettingsError
 from lnln.data.opening import Source, open_source
 from lnln.evaluation.tables import markdown
-from lnln.paper import printed as paper
 from lnln.paper.grid import Cell, cells_of, run_grid
+from lnln.paper.printed import printed, side_by_side
 from lnln.paper.reproduce import (
     EXHIBITS,
     compare_settings,
@@ -26,9 +26,6 @@ from lnln.paper.reproduce import (
     write_exhibit,
 )
 from lnln.training.presets import PRESETS
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_reproduce(commands: Subparsers) -> None:
@@ -134,8 +131,7 @@ def _reproduce(options: argparse.Namespace) -> int:
     print(f"Ours, {options.exhibit} on {dataset.source}:\n\n{ours}\n")
     if options.exhibit.startswith("table"):
         print(f"The paper's, as printed, {dataset_name} (see chapter 27 for errors):\n")
-        printed = paper.printed(number(options.exhibit), dataset_name)
-        print(markdown(paper.side_by_side(printed)))
+        print(markdown(side_by_side(printed(number(options.exhibit), dataset_name))))
     return 0
 
 

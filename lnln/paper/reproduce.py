@@ -21,9 +21,9 @@ from lnln.evaluation.tables import (
 )
 from lnln.missing.corruption import file_under
 from lnln.models import TITLES
-from lnln.paper import printed as paper
 from lnln.paper.ablation import FULL, ablations, folder_name
 from lnln.paper.grid import Cell
+from lnln.paper.printed import printed
 from lnln.training.presets import PRESETS, preset_for
 from lnln.training.run import disk_of, size
 from lnln.training.settings import Preset
@@ -189,7 +189,7 @@ def compare_settings(dataset: str) -> str:
         "seed_3": "--seeds",
         **{f"loss_weight_{term}": weight for term, weight in vars(preset.loss).items()},
     }
-    cells = paper.printed(1, dataset)
+    cells = printed(1, dataset)
     names = cells["metric"].rename("setting")
     table = pd.DataFrame({"paper": cells["value"], "preset": names.map(ours)})
     return markdown(table.set_index(names))
