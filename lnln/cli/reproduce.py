@@ -91,14 +91,6 @@ def _reproduce(options: argparse.Namespace) -> int:
     # Runs on other data or from another preset are other runs.
     folder = options.out / f"{options.preset}-{dataset.sha256[:8]}"
     if exhibit.kind == "chapter":
-        if options.corruption != "random":
-            raise SettingsError(
-                f"{options.exhibit} is drawn by a chapter, which shows random data "
-                "missing only; leave out --corruption"
-            )
-        if len(options.seeds) > 1:
-            options.seeds = options.seeds[:1]
-            print(f"a chapter shows one run: seed {options.seeds[0]}")
         return _draw(options, source, dataset, folder)
     presets, titles = presets_of(options.exhibit, options.preset, dataset_name)
     presets = {name: adapted(p, options, dataset) for name, p in presets.items()}
@@ -183,6 +175,11 @@ def _draw(
     options: argparse.Namespace, source: Source, dataset: Dataset, folder: Path
 ) -> int:
     """Run a chapter on the data, and on a trained LNLN if it looks into one."""
+    if options.corruption != "random":
+        raise SettingsError(
+            f"{options.exhibit} is drawn by a chapter, which shows random data missing "
+            "only; leave out --corruption"
+        )
     told = source.reading
     if told.scheme or told.transcripts or told.valid_share:
         raise SettingsError(
@@ -203,8 +200,9 @@ def _draw(
     # The book's own model serves for the book's own data.
     if "run" in wanted and source.spec != "simulated:mini":
         presets = {"lnln": adapted(PRESETS[options.preset], options, dataset)}
-        seeds, device = options.seeds, options.device
+        seeds, device = options.seeds[:1], options.device
         cells = cells_of(presets, source, folder, seeds, device=device)
+        print(f"a chapter shows one run: seed {seeds[0]}")
         values["run"] = str(cells[0].folder.absolute())
     values = {name: values[name] for name in values if name in wanted}
     given = ", ".join(f"{name} = {value}" for name, value in values.items())

@@ -115,11 +115,8 @@ def presets_of(
     if exhibit.kind == "ablation":
         base = PRESETS[preset]
         settings = ablations(number(name), base, dataset)
-        named = {folder_name(p, base): (p, title) for title, p in settings.items()}
-        return (
-            {folder: p for folder, (p, _) in named.items()},
-            {folder: title for folder, (_, title) in named.items()},
-        )
+        titles = {folder_name(p, base): title for title, p in settings.items()}
+        return {folder: settings[title] for folder, title in titles.items()}, titles
     methods = list(TITLES)
     if exhibit.kind == "chapter":
         methods = ["lnln"]
