@@ -8,11 +8,12 @@ import torch
 from packaging.requirements import Requirement
 
 from lnln.cli import doctor as check
+from lnln.cli.main import main
 from lnln.data import files as paths
 
 
 def test_report_names_every_need(capsys: pytest.CaptureFixture[str]) -> None:
-    status = check.main([])
+    status = main(["doctor"])
     lines = capsys.readouterr().out.splitlines()
     assert all(line[:5] in ("OK   ", "FAIL ", "--   ") for line in lines)
     names = [line[5:].split(":")[0] for line in lines]
@@ -25,7 +26,7 @@ def test_report_names_every_need(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_version_fails() -> None:
     line = check.check_package(Requirement("numpy>=999"))
     assert line.ok is False
-    assert line.found == f"{metadata.version('numpy')} (>=999)"
+    assert line.state == f"{metadata.version('numpy')} (>=999)"
 
 
 def test_a_local_build_of_a_version_fits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +69,7 @@ def test_an_encoder_folder_is_checked_file_by_file(tmp_path: Path) -> None:
     assert check.check_encoder(str(tmp_path)).ok is False
     (tmp_path / "config.json").touch()
     line = check.check_encoder(str(tmp_path))
-    assert (line.ok, line.found) == (False, f"{tmp_path} lacks model.safetensors")
+    assert (line.ok, line.state) == (False, f"{tmp_path} lacks model.safetensors")
     (tmp_path / "model.safetensors").touch()
     assert check.check_encoder(str(tmp_path)).ok is True
     assert check.check_encoder(str(tmp_path / "none")).ok is False
@@ -78,7 +79,7 @@ def test_an_encoder_folder_is_checked_file_by_file(tmp_path: Path) -> None:
 def test_an_encoder_name_is_looked_up_in_the_cache_only(name: str) -> None:
     line = check.check_encoder(name)
     assert line.ok is False
-    assert line.found.startswith(f"{name} lacks ")
+    assert line.state.startswith(f"{name} lacks ")
 
 
 def test_data_is_found_or_missed(
@@ -97,7 +98,7 @@ def test_a_failure_sets_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(check, "data_dir", lambda: tmp_path)
-    assert check.main([]) == 1
+    assert main(["doctor"]) == 1
 
 
 def test_paths_prefer_the_packaged_data(

@@ -222,15 +222,17 @@ def test_a_chapter_with_a_parameter_for_it_gets_the_device(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     from lnln.cli import reproduce as cli_reproduce
-    from lnln.paper.reproduce import ITEMS
+    from lnln.paper.reproduce import EXHIBITS
 
+    chapters = str(Path(__file__).parents[1] / "book")
     command = ["reproduce", "figure8", "--dry-run", "--out", str(tmp_path)]
-    item = replace(ITEMS["figure8"], chapter="13_training")
-    monkeypatch.setitem(cli_reproduce.ITEMS, "figure8", item)
+    command += ["--chapters", chapters]
+    exhibit = replace(EXHIBITS["figure8"], chapter="13_training")
+    monkeypatch.setitem(cli_reproduce.EXHIBITS, "figure8", exhibit)
     assert main([*command, "--device", "cuda:1"]) == 0
-    assert capsys.readouterr().out.rstrip().endswith("-p device cuda:1")
-    looks_at_data = replace(item, chapter="02_the_data")
-    monkeypatch.setitem(cli_reproduce.ITEMS, "figure8", looks_at_data)
+    assert capsys.readouterr().out.rstrip().endswith("device = cuda:1")
+    looks_at_data = replace(exhibit, chapter="02_the_data")
+    monkeypatch.setitem(cli_reproduce.EXHIBITS, "figure8", looks_at_data)
     assert main([*command, "--device", "cuda:1"]) == 0
     assert "device" not in capsys.readouterr().out
 

@@ -25,7 +25,7 @@ def lnln(
         [
             sys.executable,
             *(launch if processes > 1 else []),
-            *("-m", "lnln.cli.main"),
+            *("-m", "lnln"),
             *(*COMMAND.split(), "--out", str(folder), *options),
         ],
         capture_output=True,

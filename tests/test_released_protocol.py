@@ -19,12 +19,13 @@ from lnln.data.batch import MODALITIES, SEP, UNK, Batch, Dataset, Split
 from lnln.data.simulated.corpus import simulate
 from lnln.evaluation.sweep import conditions, evaluate
 from lnln.missing.erasing import (
+    RELEASED_SEED,
     TEST_RATES,
     Erased,
     Uniforms,
     draw_uniforms,
+    erase,
     fixed_rates,
-    released_masks,
     released_uniforms,
     split_uniforms,
 )
@@ -57,6 +58,12 @@ def padded_batch(vision_frames: int = FRAMES) -> Batch:
 
 
 # ------------------------------------------------------------------ masks
+
+
+def released_masks(batch: Batch, rate: float, seed: int = RELEASED_SEED) -> Erased:
+    """A split corrupted as in the released program's evaluation."""
+    rates = torch.full((len(batch), 3), rate, dtype=torch.float64)
+    return erase(batch, rates, released_uniforms(batch, seed))
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.0])

@@ -12,16 +12,17 @@ from lnln.cli.main import main
 from lnln.evaluation.tables import markdown
 from lnln.paper.ablation import ablations, folder_name
 from lnln.paper.printed import printed, side_by_side
-from lnln.paper.reproduce import ITEMS, number
+from lnln.paper.reproduce import EXHIBITS, number
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--epochs", "1", "--seeds", "1", "--quiet", "--device", "cpu"]
 SMALL += ["--mask-seeds", "0"]
+CHAPTERS = ["--chapters", str(ROOT / "book")]
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """All items share their runs."""
+    """All exhibits share their runs."""
     return str(tmp_path_factory.mktemp("reproduce"))
 
 
@@ -29,10 +30,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> str:
 def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A file of 40 utterances a split."""
     dataset, some = simulate("mini"), torch.arange(40)
-    splits = {
-        name: Split(split.batch.select(some), split.ids[:40], split.raw_text[:40])
-        for name, split in dataset.splits.items()
-    }
+    splits = {name: split.select(some) for name, split in dataset.splits.items()}
     path = tmp_path_factory.mktemp("data") / "small.pkl"
     write_mmsa(replace(dataset, splits=splits), path)
     return str(path)
@@ -42,22 +40,22 @@ def test_every_table_and_figure_is_listed(capsys: pytest.CaptureFixture[str]) ->
     assert main(["reproduce", "--list"]) == 0
     listed = capsys.readouterr().out
     wanted = [f"table{k}" for k in range(1, 15)] + [f"figure{k}" for k in range(1, 9)]
-    assert sorted(ITEMS) == sorted(wanted)
+    assert sorted(EXHIBITS) == sorted(wanted)
     for name in wanted:
         assert re.search(rf"^{name} ", listed, re.MULTILINE)
 
 
 def test_every_chapter_that_is_named_exists() -> None:
     pages = {path.stem for path in (ROOT / "book").iterdir()}
-    assert {item.chapter for item in ITEMS.values()} <= pages
+    assert {exhibit.chapter for exhibit in EXHIBITS.values()} <= pages
 
 
 def test_every_data_set_of_a_table_is_in_the_paper() -> None:
-    for name, item in ITEMS.items():
+    for name, exhibit in EXHIBITS.items():
         if name.startswith("table"):
             for dataset in ("MOSI", "MOSEI", "SIMS"):
                 assert (not printed(number(name), dataset).empty) == (
-                    dataset in item.datasets
+                    dataset in exhibit.datasets
                 )
 
 
@@ -79,7 +77,8 @@ def test_ablations_change_something_and_only_what_is_the_same_has_one_name() -> 
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, item in ITEMS.items() if item.kind in ("ablation", "methods")]
+    "name",
+    [n for n, exhibit in EXHIBITS.items() if exhibit.kind in ("ablation", "methods")],
 )
 def test_grids_run_and_print_both_numbers(
     name: str, out: str, data: str, capsys: pytest.CaptureFixture[str]
@@ -90,12 +89,12 @@ def test_grids_run_and_print_both_numbers(
     assert re.search(r"^\d+ of \d+ runs to do, on 40 ", planned, re.MULTILINE)
     assert main(command) == 0
     told = capsys.readouterr().out
-    item = ITEMS[name]
-    if item.kind == "ablation":
+    exhibit = EXHIBITS[name]
+    if exhibit.kind == "ablation":
         for setting in ablations(number(name), PRESETS["mini"]):
             assert f"| {setting} |" in told.split("The paper's")[0]
     if name.startswith("table"):
-        cells = printed(number(name), item.datasets[0])
+        cells = printed(number(name), exhibit.datasets[0])
         assert markdown(side_by_side(cells)) in told
     assert main([*command, "--dry-run"]) == 0
     assert re.search(r"^0 of \d+ runs to do", capsys.readouterr().out, re.MULTILINE)
@@ -156,22 +155,38 @@ def test_settings_are_compared(preset: str, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize(
-    "name", [n for n, item in ITEMS.items() if item.kind == "chapter"]
+    "name", [n for n, exhibit in EXHIBITS.items() if exhibit.kind == "chapter"]
 )
 def test_figures_are_planned(
     name: str, out: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["reproduce", name, "--dry-run", "--out", out]) == 0
-    assert ITEMS[name].chapter in capsys.readouterr().out
-    assert main(["reproduce", name, "--corruption", "words", "--out", out]) == 1
+    command = ["reproduce", name, "--out", out]
+    assert main([*command, *CHAPTERS, "--dry-run"]) == 0
+    told = capsys.readouterr().out
+    assert f"{EXHIBITS[name].chapter}.ipynb: source = simulated:mini" in told
+    for chapters in ([], ["--chapters", out]):
+        assert main([*command, *chapters]) == 1
+        assert "(--chapters FOLDER)" in capsys.readouterr().err
+    assert main([*command, *CHAPTERS, "--corruption", "words"]) == 1
     assert "leave out --corruption" in capsys.readouterr().err
+
+
+def test_a_figure_from_other_data_needs_a_run_unless_it_shows_data_alone(
+    out: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", data, "--out", out, *CHAPTERS, *SMALL, "--dry-run"]
+    for name, trained in (("figure8", True), ("figure4", False)):
+        assert main(["reproduce", name, *options]) == 0
+        told = capsys.readouterr().out
+        assert f"{EXHIBITS[name].chapter}.ipynb: source = {data}" in told
+        assert ("1 of 1 runs to do" in told) == (f", run = {out}" in told) == trained
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(
-    "name", [n for n, item in ITEMS.items() if item.kind == "chapter"]
+    "name", [n for n, exhibit in EXHIBITS.items() if exhibit.kind == "chapter"]
 )
 def test_figures_are_drawn(name: str, out: str) -> None:
-    assert main(["reproduce", name, "--out", out]) == 0
-    (drawn,) = Path(out).glob(f"*/{name}/{ITEMS[name].chapter}.ipynb")
+    assert main(["reproduce", name, "--out", out, *CHAPTERS]) == 0
+    (drawn,) = Path(out).glob(f"*/{name}/{EXHIBITS[name].chapter}.ipynb")
     assert drawn.stat().st_size > 10_000

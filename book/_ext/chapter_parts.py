@@ -23,7 +23,7 @@ from sphinx.util.docutils import SphinxDirective
 from lnln.data.files import data_dir
 from lnln.evaluation.tables import markdown
 from lnln.models import TITLES
-from lnln.paper.reproduce import ITEMS, expected_hours, presets_of
+from lnln.paper.reproduce import EXHIBITS, expected_hours, presets_of
 from lnln.training.presets import preset_for
 
 #: The paper trains with three seeds.
@@ -117,7 +117,7 @@ class ExerciseList(SphinxDirective):
         return [listing]
 
 
-#: What an item was repeated on, by its kind in `lnln.paper.reproduce`.
+#: What an exhibit was repeated on, by its kind in `lnln.paper.reproduce`.
 REPEATED_ON = {
     "methods": "simulated data",
     "ablation": "simulated data",
@@ -128,15 +128,18 @@ REPEATED_ON = {
 
 
 def hours(name: str) -> str:
-    """What an item is expected to take on the real files, by data set."""
-    item = ITEMS[name]
-    if item.kind in ("settings", "drawing") or item.chapter == "02_the_data":
+    """What an exhibit is expected to take on the real files, by data set."""
+    exhibit = EXHIBITS[name]
+    if (
+        exhibit.kind in ("settings", "drawing")
+        or exhibit.chapter == "02_the_data"
+    ):
         return "none"
     of_data = {}
-    for dataset in item.datasets:
+    for dataset in exhibit.datasets:
         preset = dataset.lower()
         presets, _ = presets_of(name, preset, dataset)
-        seeds = 1 if item.kind == "chapter" else SEEDS
+        seeds = 1 if exhibit.kind == "chapter" else SEEDS
         of_data[dataset] = seeds * expected_hours(presets.values(), preset)
     return ", ".join(f"{d} {max(h, 1):.0f}" for d, h in of_data.items())
 
@@ -145,22 +148,24 @@ class PaperItems(SphinxDirective):
     """List the tables and figures of the paper."""
 
     def run(self) -> list[nodes.Node]:
-        """Return a table with one row an item."""
+        """Return a table with one row an exhibit."""
         lines = []
-        for name, item in ITEMS.items():
+        for name, exhibit in EXHIBITS.items():
             title = name[:-1] if name[-2].isalpha() else name[:-2]
             number = name.removeprefix(title)
-            shows = f"{item.shows}: {', '.join(item.datasets)}".rstrip(": ")
+            shows = f"{exhibit.shows}: {', '.join(exhibit.datasets)}".rstrip(
+                ": "
+            )
             line = {
-                "item": f"{title.capitalize()} {number}",
+                "exhibit": f"{title.capitalize()} {number}",
                 "shows": shows,
-                "chapter": f"{{doc}}`/book/{item.chapter}`",
-                "repeated on": REPEATED_ON[item.kind],
+                "chapter": f"{{doc}}`/book/{exhibit.chapter}`",
+                "repeated on": REPEATED_ON[exhibit.kind],
                 "name": f"`{name}`",
                 "hours": hours(name),
             }
             lines.append(line)
-        table = pd.DataFrame(lines).set_index("item")
+        table = pd.DataFrame(lines).set_index("exhibit")
         return self.parse_text_to_nodes(markdown(table))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from lnln.cli import Subparsers
 from lnln.cli.report import said
 from lnln.cli.train import (
     add_corruption_option,
@@ -17,16 +17,12 @@ from lnln.cli.train import (
 )
 from lnln.data.batch import Dataset
 from lnln.data.opening import open_source
-from lnln.evaluation.tables import adapted, write_tables
+from lnln.evaluation.tables import write_tables
 from lnln.models import TITLES, title_of
 from lnln.models.encoder import EncoderConfig
 from lnln.paper.grid import cells_of, run_grid
 from lnln.training.presets import PRESETS, preset_for
-from lnln.training.settings import ANSWERS
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
-
+from lnln.training.settings import ANSWERS, Preset, with_train
 
 #: What the folder of a cell is named behind the method.
 _SUFFIXES = {"point": "", "distribution": ".distribution"}
@@ -98,16 +94,24 @@ def add_grid_options(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
-def changes_for(options: argparse.Namespace, dataset: Dataset) -> dict[str, Any]:
-    """What the options change in every preset, for `adapted`."""
-    changes: dict[str, Any] = {}
+def adapted(preset: Preset, options: argparse.Namespace, dataset: Dataset) -> Preset:
+    """A preset with the text encoder and the epochs that the options ask for.
+
+    Args:
+        preset: of any method.
+        options: with those of `add_grid_options`.
+        dataset: what it trains on; the simulated corpus has a vocabulary of its own,
+            which no pretrained encoder knows.
+    """
+    encoder = preset.model.encoder
     if options.encoder is not None:
-        changes["encoder"] = EncoderConfig(name=options.encoder)
+        encoder = EncoderConfig(name=options.encoder)
     elif dataset.name == "simulated":
-        changes["encoder"] = PRESETS["mini"].model.encoder
-    if options.epochs is not None:
-        changes |= {"epochs": options.epochs, "patience": options.epochs}
-    return changes
+        encoder = PRESETS["mini"].model.encoder
+    preset = replace(preset, model=replace(preset.model, encoder=encoder))
+    if options.epochs is None:
+        return preset
+    return with_train(preset, epochs=options.epochs, patience=options.epochs)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -117,7 +121,6 @@ def _compare(options: argparse.Namespace) -> int:
         print(line)
     source = replace(source, sha256=dataset.sha256)
     methods = list(TITLES) if "all" in options.methods else options.methods
-    changes = changes_for(options, dataset)
     # A folder's name, in which a colon would not do everywhere.
     names = {
         f"{method.replace(':', '.')}{_SUFFIXES[answer]}": (method, answer)
@@ -125,7 +128,9 @@ def _compare(options: argparse.Namespace) -> int:
         for answer in options.answers
     }
     presets = {
-        name: adapted(preset_for(method, options.preset), answer=answer, **changes)
+        name: with_train(
+            adapted(preset_for(method, options.preset), options, dataset), answer=answer
+        )
         for name, (method, answer) in names.items()
     }
     cells = cells_of(

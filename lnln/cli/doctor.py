@@ -7,33 +7,45 @@ from __future__ import annotations
 
 import argparse
 import platform
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from lnln.cli import Subparsers
 from lnln.data.files import data_dir, local_dir
 
 ENCODER_FILES = ("config.json", "model.safetensors")
 
 
 class Line(NamedTuple):
-    """One need: whether it is met, what it is, and what was found.
+    """One need: whether it is met, what it is, and how it stands.
 
     `ok` is None for something that is not there and not needed.
     """
 
     ok: bool | None
     name: str
-    found: str
+    state: str
 
     def __str__(self) -> str:
         mark = {True: "OK  ", False: "FAIL", None: "--  "}[self.ok]
-        return f"{mark} {self.name}: {self.found}"
+        return f"{mark} {self.name}: {self.state}"
+
+
+def add_doctor(commands: Subparsers) -> None:
+    """Add the command to the others."""
+    parser = commands.add_parser(
+        "doctor", help="check this installation, one OK or FAIL line per requirement"
+    )
+    parser.add_argument(
+        "--encoder", help="also check a text encoder: a hub name or a local folder"
+    )
+    parser.set_defaults(run=_doctor)
 
 
 def check_packages(distribution: str = "lnln") -> Iterator[Line]:
@@ -63,9 +75,6 @@ def check_package(requirement: Requirement) -> Line:
 
     Args:
         requirement: as in the `Requires-Dist` of a distribution.
-
-    Returns:
-        The line for this package.
     """
     optional = requirement.marker is not None and not requirement.marker.evaluate()
     wanted = f"({requirement.specifier})" if requirement.specifier else "(any version)"
@@ -80,15 +89,7 @@ def check_package(requirement: Requirement) -> Line:
 
 
 def check_device() -> Line:
-    """Name the device that training would use; a missing GPU is no fault.
-
-    Returns:
-        The line for the device.
-    """
-    try:
-        import torch
-    except ImportError as error:
-        return Line(False, "device", f"torch cannot be imported: {error}")
+    """Name the device that training would use; a missing GPU is no fault."""
     if torch.cuda.is_available():
         return Line(True, "device", f"cuda ({torch.cuda.get_device_name()})")
     return Line(
@@ -104,9 +105,6 @@ def check_encoder(name: str | None = None) -> Line:
     Args:
         name: a folder, the name of a model in the local Hugging Face cache, or None
             for the encoder that is built from scratch.
-
-    Returns:
-        The line for the encoder.
     """
     if name is None:
         return Line(True, "encoder", "built from a BertConfig, no download")
@@ -136,16 +134,11 @@ def _missing_from_cache(name: str) -> list[str]:
 
 
 def check_data() -> Iterator[Line]:
-    """Look for the shipped data, and for real data that the reader has added.
-
-    Yields:
-        One line a data source.
-    """
+    """Look for the shipped data, and for real data that the reader has added."""
     for name in ("corpus", "mini"):
         folder = data_dir() / name
         files = _count_files(folder)
-        found = f"{files} files in {folder}" if files else f"nothing in {folder}"
-        yield Line(files > 0, f"data/{name}", found)
+        yield Line(files > 0, f"data/{name}", f"{files or 'no'} files in {folder}")
     files = _count_files(local_dir())
     if files:
         yield Line(True, "data/local", f"{files} files in {local_dir()}")
@@ -157,29 +150,8 @@ def _count_files(folder: Path) -> int:
     return sum(path.is_file() for path in folder.rglob("*")) if folder.is_dir() else 0
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Print the report.
-
-    Args:
-        argv: arguments; those of the process by default.
-
-    Returns:
-        0 if every need is met, else 1.
-    """
-    parser = argparse.ArgumentParser(prog="lnln.cli.doctor", description=__doc__)
-    parser.add_argument(
-        "--encoder",
-        metavar="NAME_OR_PATH",
-        help="also look for this pretrained text encoder; nothing is downloaded",
-    )
-    args = parser.parse_args(argv)
-    met = True
-    lines = [*check_packages(), check_device(), check_encoder(args.encoder)]
-    for line in [*lines, *check_data()]:
-        print(line)
-        met = met and line.ok is not False
-    return int(not met)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def _doctor(options: argparse.Namespace) -> int:
+    needs = [*check_packages(), check_device(), check_encoder(options.encoder)]
+    lines = [*needs, *check_data()]
+    print(*lines, sep="\n")
+    return int(any(line.ok is False for line in lines))

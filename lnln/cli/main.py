@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from lnln import __version__
-from lnln.cli import doctor
+from lnln.cli import Subparsers
 from lnln.cli.compare import add_compare
 from lnln.cli.data import add_data
+from lnln.cli.doctor import add_doctor
 from lnln.cli.report import said
 from lnln.cli.reproduce import add_reproduce
 from lnln.cli.train import (
@@ -38,8 +39,8 @@ from lnln.missing.erasing import TEST_RATES
 from lnln.training.checkpoint import load_model, load_pretrained
 from lnln.training.presets import PRESETS
 
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
+#: The source of simulated data, as records of runs have it.
+_SIMULATED = r"simulate\(size='(\w+)', seed=(\d+), train_size=(\d+)\)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"lnln {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_doctor(commands)
+    add_doctor(commands)
     add_data(commands)
     add_train(commands)
     _add_evaluate(commands)
@@ -72,16 +73,6 @@ def _parser() -> argparse.ArgumentParser:
     add_reproduce(commands)
     _add_export(commands)
     return parser
-
-
-def _add_doctor(commands: Subparsers) -> None:
-    parser = commands.add_parser(
-        "doctor", help="check this installation, one OK or FAIL line per requirement"
-    )
-    parser.add_argument(
-        "--encoder", help="also check a text encoder: a hub name or a local folder"
-    )
-    parser.set_defaults(run=_doctor)
 
 
 def _mask_seed(text: str) -> int | str:
@@ -159,10 +150,6 @@ def _export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _doctor(options: argparse.Namespace) -> int:
-    return doctor.main(["--encoder", options.encoder] if options.encoder else [])
-
-
 def _evaluation_data(options: argparse.Namespace, record: dict[str, Any]) -> Dataset:
     trained_on: str = record["data"]["source"]
     if options.data is None:
@@ -170,13 +157,9 @@ def _evaluation_data(options: argparse.Namespace, record: dict[str, Any]) -> Dat
     elif not options.data.startswith("simulated"):
         reason = "is for simulated data only"
         refuse(options, ("train_size", "data_seed"), reason)
-    if options.data is None and trained_on.startswith("simulate("):
-        values = trained_on.removeprefix("simulate(").removesuffix(")").split(", ")
-        call = {
-            k: json.loads(v.replace("'", '"'))
-            for k, v in (x.split("=") for x in values)
-        }
-        return simulate(**call)
+    call = re.fullmatch(_SIMULATED, trained_on)
+    if options.data is None and call:
+        return simulate(call[1], int(call[2]), int(call[3]))
     spec = options.data or trained_on
     then = recorded_reading(record, spec)
     now = reading_of(options, options.encoder)
@@ -235,7 +218,3 @@ def _evaluate(options: argparse.Namespace) -> int:
     print(plain(rate_table(own, method, dataset.scheme, available)))
     print(f"{path}\n{path.with_suffix('.png')}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from lnln.cli.compare import add_grid_options, changes_for
+from lnln.cli import Subparsers
+from lnln.cli.compare import adapted, add_grid_options
 from lnln.cli.report import said
 from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
-from lnln.data.errors import SettingsError
+from lnln.data.errors import MissingPackageError, SettingsError
 from lnln.data.opening import Source, open_source
-from lnln.evaluation.tables import adapted, markdown
-from lnln.paper import printed as paper
-from lnln.paper.grid import cells_of, run_grid
+from lnln.evaluation.tables import markdown
+from lnln.paper.grid import Cell, cells_of, run_grid
+from lnln.paper.printed import printed, side_by_side
 from lnln.paper.reproduce import (
-    ITEMS,
+    EXHIBITS,
     compare_settings,
     expected_hours,
     number,
     plan,
     presets_of,
-    write_item,
+    write_exhibit,
 )
 from lnln.training.presets import PRESETS
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def add_reproduce(commands: Subparsers) -> None:
@@ -46,9 +40,9 @@ def add_reproduce(commands: Subparsers) -> None:
         "data get mini.",
     )
     parser.add_argument(
-        "item", nargs="?", choices=sorted(ITEMS, key=_order), metavar="ITEM"
+        "exhibit", nargs="?", choices=sorted(EXHIBITS, key=_order), metavar="EXHIBIT"
     )
-    parser.add_argument("--list", action="store_true", help="all items")
+    parser.add_argument("--list", action="store_true", help="all exhibits")
     parser.add_argument(
         "--dry-run", action="store_true", help="print what would be done, no more"
     )
@@ -56,7 +50,14 @@ def add_reproduce(commands: Subparsers) -> None:
         "--dataset",
         choices=["MOSI", "MOSEI", "SIMS"],
         help="whose printed numbers to show; by default that of the data, else the "
-        "first that the item has",
+        "first that the exhibit has",
+    )
+    parser.add_argument(
+        "--chapters",
+        type=Path,
+        metavar="FOLDER",
+        help="of the book's chapters, in a clone of the repository; they draw Figures "
+        "3 to 8",
     )
     add_grid_options(parser, "runs/reproduce")
     # Decided by the data, see `_settle`.
@@ -68,71 +69,61 @@ def _order(name: str) -> tuple[bool, int]:
 
 
 def _reproduce(options: argparse.Namespace) -> int:
-    if options.list or options.item is None:
+    if options.list or options.exhibit is None:
         print(listing())
         return 0
-    item = ITEMS[options.item]
-    if options.dataset is not None and options.dataset not in item.datasets:
+    exhibit = EXHIBITS[options.exhibit]
+    if options.dataset is not None and options.dataset not in exhibit.datasets:
         raise SettingsError(
-            f"--dataset {options.dataset}: {options.item} shows "
-            f"{', '.join(item.datasets) or 'no data set'} only"
+            f"--dataset {options.dataset}: {options.exhibit} shows "
+            f"{', '.join(exhibit.datasets) or 'no data set'} only"
         )
-    if item.kind == "drawing":
-        print(f"{options.item} is a drawing; ours opens the book (book/intro.md)")
+    if exhibit.kind == "drawing":
+        print(f"{options.exhibit} is a drawing; ours opens the book")
         return 0
-    if item.kind == "settings":
+    if exhibit.kind == "settings":
         print(compare_settings(options.dataset or _named(options.preset) or "MOSI"))
         return 0
     source, dataset = _settle(options)
-    dataset_name = options.dataset or item.datasets[0]
-    if options.dataset is None and dataset.name.upper() in item.datasets:
+    dataset_name = options.dataset or exhibit.datasets[0]
+    if options.dataset is None and dataset.name.upper() in exhibit.datasets:
         dataset_name = dataset.name.upper()
     # Runs on other data or from another preset are other runs.
     folder = options.out / f"{options.preset}-{dataset.sha256[:8]}"
-    if item.kind == "chapter":
-        if options.corruption != "random":
-            raise SettingsError(
-                f"{options.item} is drawn by a chapter, which shows random data "
-                "missing only; leave out --corruption"
-            )
-        if len(options.seeds) > 1:
-            options.seeds = options.seeds[:1]
-            print(f"a chapter shows one run: seed {options.seeds[0]}")
-        return _chapter(options, source, dataset, folder)
-    changes = changes_for(options, dataset)
-    presets, titles = presets_of(options.item, options.preset, dataset_name)
-    presets = {name: adapted(preset, **changes) for name, preset in presets.items()}
+    if exhibit.kind == "chapter":
+        return _draw(options, source, dataset, folder)
+    presets, titles = presets_of(options.exhibit, options.preset, dataset_name)
+    presets = {name: adapted(p, options, dataset) for name, p in presets.items()}
     cells = cells_of(
         presets,
         source,
         folder,
         options.seeds,
         mask_seeds=options.mask_seeds,
-        subsets=item.subsets,
+        subsets=exhibit.subsets,
         corruption=options.corruption,
         device=options.device,
     )
     if options.dry_run:
         print("\n".join(plan(cells, dataset)))
-        # What is reckoned are the paper's epochs on the published files.
+        # What is estimated are the paper's epochs on the published files.
         if options.preset != "mini" and options.epochs is None:
             hours = expected_hours(presets.values(), options.preset)
             hours *= len(options.seeds)
             print(
-                f"all together at most about {hours:.0f} hours on one GPU (reckoned "
+                f"all together at most about {hours:.0f} hours on one GPU (estimated "
                 "from the work, not measured; see the results page)"
             )
         return 0
     paths = run_grid(cells, progress=not options.quiet, cluster=options.cluster)
-    tables = folder / options.item
+    tables = folder / options.exhibit
     tables.mkdir(parents=True, exist_ok=True)
     kind = options.corruption
-    ours = write_item(options.item, paths, tables, dataset.scheme, titles, kind)
-    print(f"Ours, {options.item} on {dataset.source}:\n\n{ours}\n")
-    if options.item.startswith("table"):
+    ours = write_exhibit(options.exhibit, paths, tables, dataset.scheme, titles, kind)
+    print(f"Ours, {options.exhibit} on {dataset.source}:\n\n{ours}\n")
+    if options.exhibit.startswith("table"):
         print(f"The paper's, as printed, {dataset_name} (see chapter 27 for errors):\n")
-        printed = paper.printed(number(options.item), dataset_name)
-        print(markdown(paper.side_by_side(printed)))
+        print(markdown(side_by_side(printed(number(options.exhibit), dataset_name))))
     return 0
 
 
@@ -160,79 +151,76 @@ def _settle(options: argparse.Namespace) -> tuple[Source, Dataset]:
 
 
 def listing() -> str:
-    """All items as a table of text."""
-    lines = [f"{'item':9s} {'shows':38s} {'data sets':18s} chapter"]
-    for name in sorted(ITEMS, key=_order):
-        item = ITEMS[name]
-        sets = " ".join(item.datasets)
-        lines.append(f"{name:9s} {item.shows:38s} {sets:18s} {item.chapter}")
+    """All exhibits as a table of text."""
+    lines = [f"{'exhibit':9s} {'shows':38s} {'data sets':18s} chapter"]
+    for name in sorted(EXHIBITS, key=_order):
+        exhibit = EXHIBITS[name]
+        sets = " ".join(exhibit.datasets)
+        lines.append(f"{name:9s} {exhibit.shows:38s} {sets:18s} {exhibit.chapter}")
     return "\n".join(lines)
 
 
-def _chapter(
+def _chapter_file(options: argparse.Namespace) -> Path:
+    """The chapter that draws a figure, in the folder that the options name."""
+    name = f"{EXHIBITS[options.exhibit].chapter}.ipynb"
+    if options.chapters is None or not (options.chapters / name).is_file():
+        raise SettingsError(
+            f"{options.exhibit} is drawn by the chapter {name}: give the folder of the "
+            "chapters, from a clone of the repository (--chapters FOLDER)"
+        )
+    return options.chapters / name
+
+
+def _draw(
     options: argparse.Namespace, source: Source, dataset: Dataset, folder: Path
 ) -> int:
-    """Train LNLN if the chapter needs a run, and have the chapter draw."""
-    item = ITEMS[options.item]
+    """Run a chapter on the data, and on a trained LNLN if it looks into one."""
+    if options.corruption != "random":
+        raise SettingsError(
+            f"{options.exhibit} is drawn by a chapter, which shows random data missing "
+            "only; leave out --corruption"
+        )
     told = source.reading
     if told.scheme or told.transcripts or told.valid_share:
         raise SettingsError(
-            f"{options.item} is drawn by a chapter, which takes a file as it is; write "
-            "a clean one with lnln data convert and give that as --data"
+            f"{options.exhibit} is drawn by a chapter, which takes a file as it is; "
+            "write a clean one with lnln data convert and give that as --data"
         )
-    tool = Path(__file__).parents[2] / "book" / "_tools" / "chapters.py"
-    run: Path | None = None
+    chapter = _chapter_file(options)
+    try:
+        import papermill
+    except ImportError as error:
+        raise MissingPackageError(f"{error}; run pip install 'lnln[book]'") from error
     if source.spec == "simulated":
-        source = replace(source, spec=f"simulated:{_size(source)}")
+        size = "mini" if source.preset == "mini" else "full"
+        source = replace(source, spec=f"simulated:{size}")
+    wanted = papermill.inspect_notebook(str(chapter))
+    values = {"source": source.spec, "device": options.device}
+    cells: list[Cell] = []
     # The book's own model serves for the book's own data.
-    if source.spec != "simulated:mini" and item.chapter != "02_the_data":
-        presets, _ = presets_of(options.item, options.preset, item.datasets[0])
-        presets = {
-            name: adapted(preset, **changes_for(options, dataset))
-            for name, preset in presets.items()
-        }
-        (cell,) = cells_of(
-            presets,
-            source,
-            folder,
-            options.seeds,
-            device=options.device,
-        )
-        run = cell.folder
-        if options.dry_run:
-            print("\n".join(plan([cell], dataset)))
-    command = [sys.executable, str(tool), "run", item.chapter, "--out"]
-    command += [str(folder / options.item), "-p", "source", source.spec]
-    if run is not None:
-        command += ["-p", "run", str(run)]
-    if _takes(tool.parents[1] / f"{item.chapter}.ipynb", "device"):
-        command += ["-p", "device", options.device]
-    print(" ".join(command))
+    if "run" in wanted and source.spec != "simulated:mini":
+        presets = {"lnln": adapted(PRESETS[options.preset], options, dataset)}
+        seeds, device = options.seeds[:1], options.device
+        cells = cells_of(presets, source, folder, seeds, device=device)
+        print(f"a chapter shows one run: seed {seeds[0]}")
+        values["run"] = str(cells[0].folder.absolute())
+    values = {name: values[name] for name in values if name in wanted}
+    given = ", ".join(f"{name} = {value}" for name, value in values.items())
     if options.dry_run:
+        lines = plan(cells, dataset) if cells else []
+        print("\n".join([*lines, f"{chapter}: {given}"]))
         return 0
-    if not tool.is_file():
-        raise SettingsError(
-            f"{tool}: {options.item} is drawn by a chapter of the book; run this from "
-            "a clone of the repository (make setup)"
-        )
-    if run is not None:
-        run_grid([cell], progress=not options.quiet, cluster=options.cluster)
-    return subprocess.run(command, check=False).returncode
-
-
-def _takes(chapter: Path, parameter: str) -> bool:
-    """Whether a chapter has this parameter; what only looks at data has no device."""
-    if not chapter.is_file():
-        return False
-    cells = json.loads(chapter.read_text("utf-8"))["cells"]
-    lines = [
-        line
-        for cell in cells
-        if "parameters" in cell["metadata"].get("tags", [])
-        for line in cell["source"]
-    ]
-    return any(line.split("=")[0].strip() == parameter for line in lines)
-
-
-def _size(source: Source) -> str:
-    return "mini" if source.preset == "mini" else "full"
+    if cells:
+        run_grid(cells, progress=not options.quiet, cluster=options.cluster)
+    drawn = folder / options.exhibit / chapter.name
+    drawn.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        str(chapter),
+        str(drawn),
+        parameters=values,
+        cwd=str(chapter.parent),
+        kernel_name="python3",
+        progress_bar=not options.quiet,
+    )
+    print(f"{drawn}: {given}")
+    return 0

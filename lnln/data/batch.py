@@ -9,7 +9,7 @@ else does.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -151,12 +151,7 @@ class Batch:
 
     def trim(self) -> Batch:
         """Cut every sequence to the longest real length in the batch."""
-        return replace(
-            self,
-            tokens=self.tokens[:, : int(self.token_lengths.max())],
-            audio=self.audio[:, : int(self.audio_lengths.max())],
-            vision=self.vision[:, : int(self.vision_lengths.max())],
-        )
+        return self.pad(*(int(self.lengths(m).max()) for m in MODALITIES))
 
     def pad(self, text_length: int, audio_length: int, vision_length: int) -> Batch:
         """Pad (or cut) the sequences to these lengths with [PAD] and zero frames."""
@@ -181,15 +176,7 @@ def _resized(x: Tensor, size: int, value: float = 0) -> Tensor:
     return torch.cat([x, extra], dim=1) if missing else x[:, :size]
 
 
-_TENSORS = (
-    "tokens",
-    "token_lengths",
-    "audio",
-    "audio_lengths",
-    "vision",
-    "vision_lengths",
-    "labels",
-)
+_TENSORS = [f.name for f in fields(Batch) if f.name != "special"]
 
 
 @dataclass(frozen=True)
@@ -210,6 +197,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.batch)
+
+    def select(self, index: Tensor) -> Split:
+        """The utterances at `index`, (n,) int64."""
+        places = index.tolist()
+        return Split(
+            self.batch.select(index),
+            tuple(self.ids[i] for i in places),
+            tuple(self.raw_text[i] for i in places),
+            {m: labels[index] for m, labels in self.modality_labels.items()},
+        )
 
 
 @dataclass(frozen=True)
@@ -287,12 +284,8 @@ class Standardizer:
         """Standardise the real rows; padding stays zero."""
         return replace(
             batch,
-            audio=_scaled(
-                batch.audio, batch.mask("a"), self.audio_mean, self.audio_scale
-            ),
-            vision=_scaled(
-                batch.vision, batch.mask("v"), self.vision_mean, self.vision_scale
-            ),
+            audio=_scaled(batch, "a", self.audio_mean, self.audio_scale),
+            vision=_scaled(batch, "v", self.vision_mean, self.vision_scale),
         )
 
 
@@ -320,10 +313,11 @@ def _measured(frames: Tensor, mask: Tensor) -> Tensor:
     return mask & frames.ne(0).any(dim=-1)
 
 
-def _scaled(frames: Tensor, mask: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+def _scaled(batch: Batch, modality: str, mean: Tensor, scale: Tensor) -> Tensor:
+    frames = batch.sequence(modality)
     scaled = frames - mean.to(frames.device)
     scaled /= scale.to(frames.device)
-    scaled *= _measured(frames, mask)[..., None]
+    scaled *= _measured(frames, batch.mask(modality))[..., None]
     return scaled
 
 

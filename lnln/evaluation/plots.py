@@ -25,7 +25,7 @@ _REFERENCES: dict[str, dict[str, Any]] = {
     LINEAR: {"color": "#E69F00", "linestyle": "-.", "marker": "x"},
 }
 _MARKERS = "os^Dv"
-TITLES = {
+_AXIS_LABELS = {
     "mae": "MAE (lower is better)",
     "corr": "Pearson correlation",
     "acc7": "Acc-7",
@@ -76,7 +76,7 @@ def robustness_figure(
             axes.fill_between(
                 mean.index, low, high, color=style["color"], alpha=0.2, linewidth=0
             )
-        axes.set(xlabel=severity, ylabel=TITLES.get(metric, metric))
+        axes.set(xlabel=severity, ylabel=_AXIS_LABELS.get(metric, metric))
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize=8)
     if title:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from lnln.models.lnln import LNLNConfig
 from lnln.training.checkpoint import CheckpointError, read_tensors
 from lnln.training.distributions import DISTRIBUTION_SCORES
 from lnln.training.metrics import METRICS
-from lnln.training.settings import Preset, with_train
 
 _BOOTSTRAP = 2000
 _ESCAPED = str.maketrans({"_": r"\_", "%": r"\%", "±": r"$\pm$"})
@@ -306,16 +304,3 @@ def _write_table(
         with atomic_path(path.with_suffix(suffix)) as draft:
             draft.write_text(form(table) + "\n", encoding="utf-8")
     return markdown(table)
-
-
-def adapted(preset: Preset, **changes: Any) -> Preset:
-    """A preset with another encoder or other training settings.
-
-    Args:
-        preset: of any method.
-        changes: "encoder" (an `EncoderConfig`), or fields of `TrainConfig`.
-    """
-    encoder = changes.pop("encoder", None)
-    if encoder is not None:
-        preset = replace(preset, model=replace(preset.model, encoder=encoder))
-    return with_train(preset, **changes)

@@ -22,7 +22,7 @@ from lnln.data.errors import SettingsError
 from lnln.missing.erasing import Uniforms, erasable, erase, fixed_rates, split_uniforms
 from lnln.missing.streams import stream
 
-Available = tuple[str, ...]
+Modalities = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Corruption:
     """
 
     severity: str
-    damage: Callable[[Batch, float, Available, int | str], Damaged]
+    damage: Callable[[Batch, float, Modalities, int | str], Damaged]
     exact: bool
 
 
@@ -65,37 +65,37 @@ def file_under(corruption: str, name: str) -> str:
     return name if corruption == "random" else f"{path.stem}-{corruption}{path.suffix}"
 
 
-def _random(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
+def _random(batch: Batch, rate: float, usable: Modalities, seed: int | str) -> Damaged:
     rates = fixed_rates(len(batch), rate, usable)
     return Damaged(batch, rates, split_uniforms(batch, seed))
 
 
-def _bursts(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
+def _bursts(batch: Batch, rate: float, usable: Modalities, seed: int | str) -> Damaged:
     """One stretch without a gap, which starts anywhere and goes round."""
     generator = _generator(seed)
-    found = []
+    uniforms = []
     for m in MODALITIES:
         can_go = erasable(batch, m)
         count = can_go.sum(dim=1, keepdim=True).clamp(min=1)
         place = can_go.cumsum(dim=1) - 1
         start = torch.rand(len(batch), 1, generator=generator).to(count.device) * count
         # Half a step keeps the rounding of the share apart from its ends.
-        found.append(((place - start.floor()) % count + 0.5) / count)
-    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*found))
+        uniforms.append(((place - start.floor()) % count + 0.5) / count)
+    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*uniforms))
 
 
-def _whole(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
+def _whole(batch: Batch, rate: float, usable: Modalities, seed: int | str) -> Damaged:
     """Each modality of an utterance is gone or not, by one draw."""
     draws = torch.rand(len(batch), 3, generator=_generator(seed))
-    found = (
+    uniforms = (
         draws[:, i, None].expand(batch.sequence(m).shape[:2])
         for i, m in enumerate(MODALITIES)
     )
-    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*found))
+    return Damaged(batch, fixed_rates(len(batch), rate, usable), Uniforms(*uniforms))
 
 
 def _imbalanced(
-    batch: Batch, rate: float, usable: Available, seed: int | str
+    batch: Batch, rate: float, usable: Modalities, seed: int | str
 ) -> Damaged:
     """One modality loses more than another; the mean over modalities is the rate."""
     room = min(rate, 1 - rate)
@@ -107,7 +107,7 @@ def _imbalanced(
     return Damaged(batch, spread[order].maximum(gone), split_uniforms(batch, seed))
 
 
-def _words(batch: Batch, rate: float, usable: Available, seed: int | str) -> Damaged:
+def _words(batch: Batch, rate: float, usable: Modalities, seed: int | str) -> Damaged:
     """Word errors of a recogniser: half substitutions, quarters lost and added."""
     generator = _generator(seed)
     pool = batch.tokens[erasable(batch, "l")]
@@ -166,7 +166,7 @@ def replace_words(
     return replace(batch, tokens=tokens), kept
 
 
-def _noise(batch: Batch, level: float, usable: Available, seed: int | str) -> Damaged:
+def _noise(batch: Batch, level: float, usable: Modalities, seed: int | str) -> Damaged:
     """Gaussian noise on every frame, in units of 4 standard deviations of a column."""
     generator = _generator(seed)
     changed: dict[str, Any] = {}
@@ -178,7 +178,7 @@ def _noise(batch: Batch, level: float, usable: Available, seed: int | str) -> Da
     return _intact(replace(batch, **changed), usable, seed)
 
 
-def _shift(batch: Batch, share: float, usable: Available, seed: int | str) -> Damaged:
+def _shift(batch: Batch, share: float, usable: Modalities, seed: int | str) -> Damaged:
     """Audio and vision run ahead or behind, by a share of half their length, round."""
     generator = _generator(seed)
     changed: dict[str, Any] = {}
@@ -194,7 +194,7 @@ def _shift(batch: Batch, share: float, usable: Available, seed: int | str) -> Da
     return _intact(replace(batch, **changed), usable, seed)
 
 
-def _intact(batch: Batch, usable: Available, seed: int | str) -> Damaged:
+def _intact(batch: Batch, usable: Modalities, seed: int | str) -> Damaged:
     return _random(batch, 0.0, usable, seed)
 
 

@@ -32,7 +32,6 @@ MODALITY_SUBSETS = tuple(
     subset for n in (1, 2, 3) for subset in combinations(MODALITIES, n)
 )
 
-
 #: The seed of all masks of the released program, whatever its training seed.
 RELEASED_SEED = 1111
 
@@ -225,10 +224,12 @@ def split_uniforms(batch: Batch, mask_seed: int | str) -> Uniforms:
 
 
 def released_uniforms(batch: Batch, seed: int = RELEASED_SEED) -> Uniforms:
-    """The uniforms behind every mask of the released program (items 19-21).
+    """The uniforms behind every mask of the released program.
 
-    NumPy is seeded anew before every draw, so all rates share one matrix per modality
-    (masks are nested), and modalities of equal padded length share it, too.
+    Items 19-21 of `lnln.models.released`: NumPy is seeded anew before every draw, so
+    all rates share one matrix per modality (masks are nested), and modalities of equal
+    padded length share it, too. Rates to compare them with must be float64 as well: a
+    uniform may fall between 0.1 and its float32 neighbour.
 
     Args:
         batch: a whole split in its own order, padded as in its MMSA file: both decide
@@ -245,22 +246,3 @@ def released_uniforms(batch: Batch, seed: int = RELEASED_SEED) -> Uniforms:
         for m in MODALITIES
     )
     return Uniforms(l, a, v)
-
-
-def released_masks(batch: Batch, rate: float, seed: int = RELEASED_SEED) -> Erased:
-    """A split corrupted exactly as in the released program's evaluation.
-
-    Items 19-21 and 25 of `lnln.models.released`: first and last valid token stay,
-    frames and words go where the uniform is below the rate.
-
-    Args:
-        batch: a whole split in its own order, padded as in its MMSA file.
-        rate: missing rate in [0, 1] of all modalities.
-        seed: `base.seed` of the released settings.
-
-    Returns:
-        `Erased`.
-    """
-    # In float64 as released: a uniform may fall between 0.1 and its float32 neighbour.
-    rates = torch.full((len(batch), 3), rate, dtype=torch.float64)
-    return erase(batch, rates, released_uniforms(batch, seed))

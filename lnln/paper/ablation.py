@@ -21,7 +21,7 @@ def weigh(preset: Preset, **weights: float) -> Preset:
 
 
 def without(preset: Preset, *parts: str) -> Preset:
-    """LNLN without some of `choices.PARTS`.
+    """LNLN without some of `lnln.models.method.PARTS`.
 
     Without the correction its two losses have nothing to train either.
     """
@@ -31,8 +31,8 @@ def without(preset: Preset, *parts: str) -> Preset:
     return weigh(preset, alpha=0.0, beta=0.0) if "dmc" in parts else preset
 
 
-def available(preset: Preset, modalities: str) -> Preset:
-    """The preset for data in which other modalities are missing throughout."""
+def only(preset: Preset, modalities: str) -> Preset:
+    """The preset for data in which the other modalities are missing throughout."""
     return with_train(preset, modalities=tuple(modalities))
 
 
@@ -51,9 +51,9 @@ _CHANGES: dict[int, dict[str, Change]] = {
         "w/o L_rec": lambda p: weigh(p, gamma=0.0),
     },
     6: {
-        "w/o language": lambda p: available(p, "av"),
-        "w/o audio": lambda p: available(p, "lv"),
-        "w/o vision": lambda p: available(p, "la"),
+        "w/o language": lambda p: only(p, "av"),
+        "w/o audio": lambda p: only(p, "lv"),
+        "w/o vision": lambda p: only(p, "la"),
     },
 }
 

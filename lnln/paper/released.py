@@ -256,8 +256,8 @@ def _size(where: str, state: dict[str, Tensor], name: str, axis: int) -> int:
 
 def _depth(state: dict[str, Tensor], stack: str) -> int:
     pattern = re.compile(re.escape(stack) + r"\.(\d+)\.")
-    found = [int(m[1]) for name in state if (m := pattern.match(name))]
-    return 1 + max(found, default=-1)
+    layers = [int(m[1]) for name in state if (m := pattern.match(name))]
+    return 1 + max(layers, default=-1)
 
 
 def _architecture(

@@ -21,9 +21,9 @@ from lnln.evaluation.tables import (
 )
 from lnln.missing.corruption import file_under
 from lnln.models import TITLES
-from lnln.paper import printed as paper
 from lnln.paper.ablation import FULL, ablations, folder_name
 from lnln.paper.grid import Cell
+from lnln.paper.printed import printed
 from lnln.training.metrics import METRICS
 from lnln.training.presets import PRESETS, preset_for
 from lnln.training.run import disk_of, size
@@ -36,25 +36,25 @@ SUSTAINED, START = 10e12, 10e-6
 
 
 @dataclass(frozen=True)
-class Item:
+class Exhibit:
     """A table or figure of the paper.
 
     Attributes:
         shows: what, in a few words.
         chapter: of the book, where it is explained.
-        kind: "settings" (compared without training), "methods" (trained and scored by
-            the grid), "ablation" (LNLN with changed settings, likewise), "chapter"
-            (drawn by a chapter from one run) or "drawing" (nothing is computed).
         table: which file of the grid holds it: "overall", "rates", "modalities",
             "spread" or "curves.png".
         datasets: which of the data sets the paper shows.
+        kind: "settings" (compared without training), "methods" (trained and scored by
+            the grid), "ablation" (LNLN with changed settings, likewise), "chapter"
+            (drawn by a chapter from one run) or "drawing" (nothing is computed).
     """
 
     shows: str
     chapter: str
-    kind: str
     table: str = ""
     datasets: tuple[str, ...] = ("MOSI",)
+    kind: str = "methods"
 
     @property
     def subsets(self) -> bool:
@@ -62,56 +62,35 @@ class Item:
         return self.table == "modalities"
 
 
-_ALL = ("MOSI", "MOSEI", "SIMS")
-_COMPARISON, _ABLATION = "26_seven_other_methods", "28_ablations"
-_SUBSETS = "17_whole_modalities"
-ITEMS = {
-    "table1": Item("hyperparameters", "13_training", "settings", datasets=_ALL),
-    "table2": Item(
-        "eight methods, mean over r", _COMPARISON, "methods", "overall", _ALL[:2]
+_ENGLISH, _CHINESE, _BOTH = ("MOSI", "MOSEI"), ("SIMS",), ("MOSI", "SIMS")
+_ALL = (*_ENGLISH, *_CHINESE)
+_SEVEN, _ABLATION = "26_seven_other_methods", "28_ablations"
+_SUBSETS, _MATRICES = "17_whole_modalities", "16_confusion_matrices"
+EXHIBITS = {
+    "table1": Exhibit("hyperparameters", "13_training", "", _ALL, "settings"),
+    "table2": Exhibit("eight methods, mean over r", _SEVEN, "overall", _ENGLISH),
+    "table3": Exhibit("eight methods, mean over r", _SEVEN, "overall", _CHINESE),
+    "table4": Exhibit("without components", _ABLATION, "overall", _BOTH, "ablation"),
+    "table5": Exhibit("without loss terms", _ABLATION, "overall", _BOTH, "ablation"),
+    "table6": Exhibit("without modalities", _ABLATION, "overall", kind="ablation"),
+    "table7": Exhibit("weights of the losses", _ABLATION, "overall", _BOTH, "ablation"),
+    "table8": Exhibit("spread between runs", _ABLATION, "spread"),
+    "table9": Exhibit("by missing rate", _SEVEN, "rates", _ENGLISH),
+    "table10": Exhibit("by missing rate", _SEVEN, "rates", _CHINESE),
+    "table11": Exhibit("modalities missing, mean", _SUBSETS, "modalities", _ENGLISH),
+    "table12": Exhibit("modalities missing, mean", _SUBSETS, "modalities", _CHINESE),
+    "table13": Exhibit("modalities missing, each", _SUBSETS, "modalities", _ENGLISH),
+    "table14": Exhibit("modalities missing, each", _SUBSETS, "modalities", _CHINESE),
+    "figure1": Exhibit("the pipeline", "intro", "", (), "drawing"),
+    "figure2": Exhibit("robustness curves", "14_robustness_curves", "curves.png", _ALL),
+    "figure3": Exhibit("case study", "18_case_study", kind="chapter"),
+    "figure4": Exhibit("shares of the labels", "02_the_data", "", _ALL, "chapter"),
+    "figure5": Exhibit("confusion matrices", _MATRICES, kind="chapter"),
+    "figure6": Exhibit("confusion matrices", _MATRICES, "", ("MOSEI",), "chapter"),
+    "figure7": Exhibit("confusion matrices", _MATRICES, "", ("SIMS",), "chapter"),
+    "figure8": Exhibit(
+        "language before and after correction", "15_umap", kind="chapter"
     ),
-    "table3": Item(
-        "eight methods, mean over r", _COMPARISON, "methods", "overall", _ALL[2:]
-    ),
-    "table4": Item(
-        "without components", _ABLATION, "ablation", "overall", ("MOSI", "SIMS")
-    ),
-    "table5": Item(
-        "without loss terms", _ABLATION, "ablation", "overall", ("MOSI", "SIMS")
-    ),
-    "table6": Item("without modalities", _ABLATION, "ablation", "overall"),
-    "table7": Item(
-        "weights of the losses", _ABLATION, "ablation", "overall", ("MOSI", "SIMS")
-    ),
-    "table8": Item("spread between runs", _ABLATION, "methods", "spread"),
-    "table9": Item("by missing rate", _COMPARISON, "methods", "rates", _ALL[:2]),
-    "table10": Item("by missing rate", _COMPARISON, "methods", "rates", _ALL[2:]),
-    "table11": Item(
-        "modalities missing, mean", _SUBSETS, "methods", "modalities", _ALL[:2]
-    ),
-    "table12": Item(
-        "modalities missing, mean", _SUBSETS, "methods", "modalities", _ALL[2:]
-    ),
-    "table13": Item(
-        "modalities missing, each", _SUBSETS, "methods", "modalities", _ALL[:2]
-    ),
-    "table14": Item(
-        "modalities missing, each", _SUBSETS, "methods", "modalities", _ALL[2:]
-    ),
-    "figure1": Item("the pipeline", "intro", "drawing", datasets=()),
-    "figure2": Item(
-        "robustness curves", "14_robustness_curves", "methods", "curves.png", _ALL
-    ),
-    "figure3": Item("case study", "18_case_study", "chapter"),
-    "figure4": Item("shares of the labels", "02_the_data", "chapter", datasets=_ALL),
-    "figure5": Item("confusion matrices", "16_confusion_matrices", "chapter"),
-    "figure6": Item(
-        "confusion matrices", "16_confusion_matrices", "chapter", "", ("MOSEI",)
-    ),
-    "figure7": Item(
-        "confusion matrices", "16_confusion_matrices", "chapter", "", ("SIMS",)
-    ),
-    "figure8": Item("language before and after correction", "15_umap", "chapter"),
 }
 
 
@@ -123,29 +102,26 @@ def number(name: str) -> int:
 def presets_of(
     name: str, preset: str, dataset: str
 ) -> tuple[dict[str, Preset], dict[str, str]]:
-    """The settings that an item trains with.
+    """The settings that an exhibit trains with.
 
     Args:
-        name: a key of `ITEMS` of kind "methods", "ablation" or "chapter".
+        name: a key of `EXHIBITS` of kind "methods", "ablation" or "chapter".
         preset: "mini", "mosi", "mosei" or "sims".
         dataset: as the paper names it; decides the weights of Table 7.
 
     Returns:
         {name of the runs: settings} and {name of the runs: title}.
     """
-    item = ITEMS[name]
-    if item.kind == "ablation":
+    exhibit = EXHIBITS[name]
+    if exhibit.kind == "ablation":
         base = PRESETS[preset]
         settings = ablations(number(name), base, dataset)
-        named = {folder_name(p, base): (p, title) for title, p in settings.items()}
-        return (
-            {folder: p for folder, (p, _) in named.items()},
-            {folder: title for folder, (_, title) in named.items()},
-        )
+        titles = {folder_name(p, base): title for title, p in settings.items()}
+        return {folder: settings[title] for folder, title in titles.items()}, titles
     methods = list(TITLES)
-    if item.kind == "chapter":
+    if exhibit.kind == "chapter":
         methods = ["lnln"]
-    elif item.table == "spread":
+    elif exhibit.table == "spread":
         methods = list(STABILITY)
     return {m: preset_for(m, preset) for m in methods}, dict(TITLES)
 
@@ -175,7 +151,7 @@ def plan(cells: list[Cell], dataset: Dataset) -> list[str]:
 
 
 def expected_hours(presets: Iterable[Preset], name: str) -> float:
-    """How long runs with the paper's settings take on one GPU: reckoned, not measured.
+    """How long runs with the paper's settings take on one GPU: estimated, not measured.
 
     The longer of two times, from counts (`data/benchmarks/cost.csv`) and what a GPU is
     taken to do: arithmetic at `SUSTAINED`, and starting the operations at `START`.
@@ -211,13 +187,13 @@ def compare_settings(dataset: str) -> str:
         "seed_3": "--seeds",
         **{f"loss_weight_{term}": weight for term, weight in vars(preset.loss).items()},
     }
-    cells = paper.printed(1, dataset)
+    cells = printed(1, dataset)
     names = cells["metric"].rename("setting")
     table = pd.DataFrame({"paper": cells["value"], "preset": names.map(ours)})
     return markdown(table.set_index(names))
 
 
-def write_item(
+def write_exhibit(
     name: str,
     paths: list[Path],
     folder: Path,
@@ -225,23 +201,23 @@ def write_item(
     titles: dict[str, str],
     corruption: str = "random",
 ) -> str:
-    """The tables of a finished grid; returns the one that the item is about.
+    """The tables of a finished grid; returns the one that the exhibit is about.
 
     Args:
-        name: a key of `ITEMS`.
+        name: a key of `EXHIBITS`.
         paths: the cells.
         folder: gets the files.
         scheme: "mosi" or "sims".
         titles: from `presets_of`.
         corruption: under which the cells were scored.
     """
-    item = ITEMS[name]
-    reference = FULL if item.kind == "ablation" else TITLES["lnln"]
+    exhibit = EXHIBITS[name]
+    reference = FULL if exhibit.kind == "ablation" else TITLES["lnln"]
     if reference not in titles.values():
         # Table 7 calls the full model by its weights.
         reference = next(iter(titles.values()))
     text = write_tables(paths, folder, scheme, titles, reference, corruption)
-    if item.table == "spread":
+    if exhibit.table == "spread":
         # Table 8 done apart for both kinds of chance.
         means = summary(scores_of(paths, titles, corruption), METRICS[scheme])
         masks = markdown(metric_columns(means, METRICS[scheme], "std_masks"))
@@ -251,9 +227,11 @@ def write_item(
         folder.joinpath(file_under(corruption, "spread.md")).write_text(
             text + "\n", encoding="utf-8"
         )
-    elif item.table == "curves.png":
-        text = f"drawn to {folder / file_under(corruption, item.table)}"
-    elif item.table != "overall":
-        text = (folder / file_under(corruption, f"{item.table}.md")).read_text("utf-8")
+    elif exhibit.table == "curves.png":
+        text = f"drawn to {folder / file_under(corruption, exhibit.table)}"
+    elif exhibit.table != "overall":
+        text = (folder / file_under(corruption, f"{exhibit.table}.md")).read_text(
+            "utf-8"
+        )
         text = text.rstrip()
     return text

@@ -61,8 +61,8 @@ class Run:
     recipe: Recipe
     optimizer: torch.optim.Optimizer
     standardizer: Standardizer | None
-    history: list[dict[str, float]]
-    best: dict[str, dict[str, float]]
+    history: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     finished: bool = False
     processes: Processes = field(default_factory=Processes)
@@ -130,8 +130,6 @@ def start_run(
         recipe,
         optimizer,
         standardizer,
-        [],
-        {},
     )
     _remember_texts(run)
     state = folder / "state.safetensors"
@@ -215,8 +213,7 @@ def save_state(run: Run) -> None:
         tensors |= {f"average.{k}": v for k, v in run.average.state_dict().items()}
     tensors |= {f"memory.{k}": v for k, v in run.model.memory().items()}
     if not run.finished:
-        names: dict[Tensor, str] = {p: n for n, p in run.model.named_parameters()}
-        tensors |= _flatten_optimizer(run.optimizer, names)
+        tensors |= _optimizer_state(run)
     header = {
         "preset": run.preset.to_dict(),
         "sha256": run.dataset.sha256,
@@ -254,34 +251,29 @@ def _load_state(run: Run, path: Path) -> None:
     if run.average is not None:
         run.average.load_state_dict(with_prefix(tensors, "average."))
     run.model.restore(with_prefix(tensors, "memory."))
-    _restore_optimizer(run.optimizer, dict(run.model.named_parameters()), tensors)
+    _restore_optimizer(run, with_prefix(tensors, "optimizer."))
     run.history, run.best = header["history"], header["best"]
     run.seconds, run.finished = header["seconds"], header["finished"]
 
 
-def _flatten_optimizer(
-    optimizer: torch.optim.Optimizer, names: dict[Tensor, str]
-) -> dict[str, Tensor]:
+def _optimizer_state(run: Run) -> dict[str, Tensor]:
     """AdamW's state as named tensors `optimizer.<parameter>.<entry>`."""
     return {
-        f"optimizer.{names[parameter]}.{key}": value
-        for parameter, entry in optimizer.state.items()
-        for key, value in entry.items()
+        f"optimizer.{name}.{key}": value
+        for name, parameter in run.model.named_parameters()
+        for key, value in run.optimizer.state.get(parameter, {}).items()
     }
 
 
-def _restore_optimizer(
-    optimizer: torch.optim.Optimizer,
-    parameters: dict[str, Tensor],
-    tensors: dict[str, Tensor],
-) -> None:
-    """The inverse of `_flatten_optimizer`."""
-    for name, value in with_prefix(tensors, "optimizer.").items():
+def _restore_optimizer(run: Run, tensors: dict[str, Tensor]) -> None:
+    """The inverse of `_optimizer_state`, from names without "optimizer."."""
+    parameters = dict(run.model.named_parameters())
+    for name, value in tensors.items():
         parameter, key = name.rsplit(".", 1)
         owner = parameters[parameter]
         # AdamW keeps its step counter on the CPU unless it is fused.
-        on_device = key != "step" or bool(optimizer.defaults.get("fused"))
-        optimizer.state[owner][key] = value.to(owner.device) if on_device else value
+        on_device = key != "step" or bool(run.optimizer.defaults.get("fused"))
+        run.optimizer.state[owner][key] = value.to(owner.device) if on_device else value
 
 
 class Disk(NamedTuple):

@@ -44,6 +44,7 @@ class Field:
         content: all keys of the split.
         log: shared by all fields of the file.
         key: the key itself.
+        count: N, the utterances of the split, once its labels are read.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Field:
     content: dict[str, object]
     log: Log
     key: str = ""
+    count: int | None = None
 
     def at(self, key: str) -> Field:
         """The field `key` of the same split."""
@@ -82,12 +84,11 @@ class Field:
         self.log.notes.append(f"{self.split} {self.key}: {sentence}.")
 
 
-def read_numbers(field: Field, count: int | None = None, gaps: bool = False) -> Doubles:
+def read_numbers(field: Field, gaps: bool = False) -> Doubles:
     """Read a list or an array of finite numbers.
 
     Args:
         field: the field; shape (N,), or more axes of size 1.
-        count: N, if it is known.
         gaps: NaN may stand for a number that is not there.
 
     Returns:
@@ -111,8 +112,8 @@ def read_numbers(field: Field, count: int | None = None, gaps: bool = False) -> 
         numbers = np.asarray(value, dtype=np.float64)
     except OverflowError:
         raise field.error("holds a number too large for a float") from None
-    if count is not None and len(numbers) != count:
-        raise field.error(f"has {len(numbers)} entries for {count} samples")
+    if field.count not in (None, len(numbers)):
+        raise field.error(f"has {len(numbers)} entries for {field.count} samples")
     broken = np.flatnonzero(np.isinf(numbers) | (np.isnan(numbers) & (not gaps)))
     if len(broken):
         kinds = "infinite" if gaps else "NaN or infinite"
@@ -123,12 +124,8 @@ def read_numbers(field: Field, count: int | None = None, gaps: bool = False) -> 
     return numbers
 
 
-def read_array(field: Field, count: int) -> npt.NDArray[np.floating | np.integer]:
-    """Read a numeric array of three axes, none of them empty.
-
-    Args:
-        field: the field.
-        count: size of the first axis.
+def read_array(field: Field) -> npt.NDArray[np.floating | np.integer]:
+    """Read a numeric array of three axes, N long and none of them empty.
 
     Returns:
         The array as it is stored: read-only, any numeric type.
@@ -149,19 +146,17 @@ def read_array(field: Field, count: int) -> npt.NDArray[np.floating | np.integer
         )
     if value.ndim != 3:
         raise field.error(f"has shape {value.shape}, expected three axes")
-    if value.shape[0] != count:
-        raise field.error(f"has {value.shape[0]} samples, but there are {count} labels")
+    if len(value) != field.count:
+        raise field.error(
+            f"has {len(value)} samples, but there are {field.count} labels"
+        )
     if 0 in value.shape:
         raise field.error(f"has shape {value.shape}: the sequences are empty")
     return value
 
 
-def read_strings(field: Field, count: int) -> tuple[str, ...] | None:
-    """Read a list or an array of strings, UTF-8 bytes or integers.
-
-    Args:
-        field: the field.
-        count: how many there must be.
+def read_strings(field: Field) -> tuple[str, ...] | None:
+    """Read a list or an array of N strings, UTF-8 bytes or integers.
 
     Returns:
         The strings; None where the key is missing or holds None.
@@ -169,28 +164,32 @@ def read_strings(field: Field, count: int) -> tuple[str, ...] | None:
     Raises:
         DataError: something else, or another count.
     """
-    value = field.content.get(field.key)
+    value, count = field.content.get(field.key), field.count
     if value is None:
         return None
-    if isinstance(value, np.ndarray) and value.shape != (count,):
-        raise field.error(f"has shape {value.shape} for {count} samples")
+    if isinstance(value, np.ndarray) and value.shape != (count or value.size,):
+        raise field.error(f"has shape {value.shape} for {count or value.size} samples")
     try:
         items = value.tolist() if isinstance(value, np.ndarray) else value
     except ValueError:
         raise field.error("holds characters outside Unicode") from None
     if not isinstance(items, (list, tuple)):
         raise field.error(f"is a {type(items).__name__}, expected a list of strings")
-    if len(items) != count:
+    if count not in (None, len(items)):
         raise field.error(f"has {len(items)} entries for {count} samples")
-    return tuple(_string(field, item) for item in items)
+    texts = []
+    for item in items:
+        if (text := as_text(item)) is None:
+            raise field.error(f"holds a {type(item).__name__}, expected strings")
+        texts.append(text)
+    return tuple(texts)
 
 
-def _string(field: Field, item: object) -> str:
-    if isinstance(item, bytes):
-        return item.decode("utf-8", "replace")
+def as_text(value: object) -> str | None:
+    """A string, UTF-8 bytes or an integer as text; None for anything else."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
     # Python refuses to print longer integers.
-    if isinstance(item, int) and abs(item) < 1 << 63:
-        return str(item)
-    if not isinstance(item, str):
-        raise field.error(f"holds a {type(item).__name__}, expected strings")
-    return item
+    if isinstance(value, int) and abs(value) < 1 << 63:
+        return str(value)
+    return value if isinstance(value, str) else None

@@ -7,7 +7,6 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from lnln.data.batch import DataError
 from lnln.data.errors import SettingsError
 from lnln.data.mmsa.fields import Doubles, Field, read_numbers
 
@@ -176,20 +175,13 @@ def in_range(field: Field, numbers: Doubles, scheme: str) -> torch.Tensor:
     allowed = 3.5 if scheme == "mosi" else limit + 1e-4
     beyond = np.flatnonzero(size > allowed)
     if len(beyond):
-        raise _outside(field, numbers, beyond, scheme)
+        raise field.error(
+            f"{len(beyond)} labels lie outside [-{limit:g}, {limit:g}], the first in"
+            f" sample {beyond[0]} ({numbers[beyond[0]]:g})",
+            "rescale them" + ("" if scheme == "mosi" else ", or choose --scheme mosi"),
+        )
     over = int((size > limit + 1e-4).sum())
     if over:
         field.mend(f"{over} labels outside [-{limit:g}, {limit:g}] clipped")
         numbers = np.clip(numbers, -limit, limit)
     return torch.from_numpy(numbers.astype(np.float32))
-
-
-def _outside(
-    field: Field, numbers: Doubles, beyond: np.ndarray, scheme: str
-) -> DataError:
-    limit = LIMITS[scheme]
-    return field.error(
-        f"{len(beyond)} labels lie outside [-{limit:g}, {limit:g}], the first in"
-        f" sample {beyond[0]} ({numbers[beyond[0]]:g})",
-        "rescale them" + ("" if scheme == "mosi" else ", or choose --scheme mosi"),
-    )

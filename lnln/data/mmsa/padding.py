@@ -32,12 +32,11 @@ class Sequences:
     stated: Ints | None
 
 
-def read_sequences(field: Field, count: int) -> Sequences:
+def read_sequences(field: Field) -> Sequences:
     """Read the frames and stated lengths of one modality.
 
     Args:
         field: the frames; the lengths stand under the key with "_lengths" behind.
-        count: N.
 
     Returns:
         The sequences where the file has them, non-finite values set to 0.
@@ -45,8 +44,8 @@ def read_sequences(field: Field, count: int) -> Sequences:
     Raises:
         DataError: the frames are no (N, T, d) numbers, or a length is below 0.
     """
-    array = read_array(field, count)
-    _, size, width = array.shape
+    array = read_array(field)
+    count, size, width = array.shape
     frames = np.empty(array.shape, dtype=np.float32)
     present = np.empty((count, size), dtype=bool)
     infinite = missing = 0
@@ -79,7 +78,7 @@ def _stated_lengths(field: Field, some: Bools, size: int) -> Ints | None:
     if not field:
         field.mend("missing; lengths run to the last non-zero frame")
         return None
-    numbers = read_numbers(field, count)
+    numbers = read_numbers(field)
     if (numbers != np.trunc(numbers)).any():
         raise field.error("holds lengths that are no integers")
     small = np.flatnonzero(numbers < 0)

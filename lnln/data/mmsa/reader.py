@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,14 @@ from lnln.data.batch import (
 )
 from lnln.data.errors import SettingsError
 from lnln.data.files import atomic_path, sha256_of
-from lnln.data.mmsa.fields import Doubles, Field, Log, read_numbers, read_strings
+from lnln.data.mmsa.fields import (
+    Doubles,
+    Field,
+    Ints,
+    Log,
+    read_numbers,
+    read_strings,
+)
 from lnln.data.mmsa.labels import (
     check_scheme,
     decide_scheme,
@@ -45,7 +52,7 @@ from lnln.data.mmsa.layouts.holdout import check_share, hold_out
 from lnln.data.mmsa.layouts.kinds import MMSA, OWN_KEY, Layout, recognise
 from lnln.data.mmsa.layouts.transcripts import add_transcripts
 from lnln.data.mmsa.padding import align, padded_left, read_sequences
-from lnln.data.mmsa.text import Text, read_text
+from lnln.data.mmsa.text import read_text
 from lnln.data.pickles.unpickle import load_plain
 
 _NAMES = {(5, 20): "mosi", (74, 35): "mosei", (33, 709): "sims"}
@@ -56,9 +63,9 @@ _Aligned = tuple[torch.Tensor, torch.Tensor]  # (N, T, d) frames, (N,) lengths
 
 @dataclass(frozen=True)
 class _Raw:
-    """One split before the scheme is known."""
+    """One split before the scheme is known: where its labels stand, they, the ids."""
 
-    labels_at: Field
+    field: Field
     labels: Doubles
     ids: tuple[str, ...]
 
@@ -115,34 +122,28 @@ def _read(
     if reading.transcripts is not None:
         add_transcripts(fields, reading.transcripts)
     raws = [_read_split(field) for field in fields]
-    refuse_classes([raw.labels_at for raw in raws], [raw.labels for raw in raws])
+    fields, labels = [raw.field for raw in raws], [raw.labels for raw in raws]
+    refuse_classes(fields, labels)
     simulated = all(i.startswith("simulated") for i in raws[0].ids)
-    text = read_text(
-        [raw.labels_at.at("text_bert") for raw in raws],
-        [len(raw.labels) for raw in raws],
-        # The simulated corpus has a vocabulary of its own, whatever it trains.
-        None if simulated else reading.encoder,
-        layout.special,
-    )
-    audio = _read_modality(raws, "audio")
-    vision = _read_modality(raws, "vision")
+    # The simulated corpus has a vocabulary of its own, whatever it trains.
+    encoder = None if simulated else reading.encoder
+    text = read_text([f.at("text_bert") for f in fields], encoder, layout.special)
+    audio = _read_modality([f.at("audio") for f in fields])
+    vision = _read_modality([f.at("vision") for f in fields])
     widths = audio[0][0].shape[2], vision[0][0].shape[2]
     # The simulated corpus has the feature widths of MOSI.
-    found = "simulated" if simulated else _NAMES.get(widths)
-    scored, why = decide_scheme(
-        [raw.labels for raw in raws], reading.scheme, layout.scheme, simulated
-    )
+    known = "simulated" if simulated else _NAMES.get(widths)
+    scored, why = decide_scheme(labels, reading.scheme, layout.scheme, simulated)
     log.notes.insert(0, why)
-    parts = zip(raws, range(len(raws)), audio, vision, strict=True)
     splits = {
-        raw.labels_at.split: _finish(raw, text, i, a, v, scored)
-        for raw, i, a, v in parts
+        raw.field.split: _finish(raw, words, text.special, a, v, scored)
+        for raw, words, a, v in zip(raws, text.splits, audio, vision, strict=True)
     }
     if reading.valid_share:
         splits = hold_out(splits, reading.valid_share, log)
     _note_doubles(splits, log)
     return Dataset(
-        name=name or found or path.stem,
+        name=name or known or path.stem,
         scheme=scored,
         splits=splits,
         source=str(path),
@@ -170,23 +171,22 @@ def _check_valid(path: Path, splits: dict[str, Any], share: float) -> None:
 
 
 def _read_split(field: Field) -> _Raw:
-    labels_at = labels_field(field)
-    labels = read_labels(labels_at)
-    count = len(labels)
-    if not count:
-        raise labels_at.error("the split is empty")
+    field = labels_field(field)
+    labels = read_labels(field)
+    field = replace(field, count=len(labels))
+    if not len(labels):
+        raise field.error("the split is empty")
     if np.isnan(labels).all():
-        raise labels_at.error(
+        raise field.error(
             "all entries are NaN: the split has no labels",
             "take a file with labels; without, there is nothing to learn or to score",
         )
-    made_up = tuple(f"{field.split}/{i}" for i in range(count))
-    return _Raw(labels_at, labels, read_strings(field.at("id"), count) or made_up)
+    made_up = tuple(f"{field.split}/{i}" for i in range(len(labels)))
+    return _Raw(field, labels, read_strings(field.at("id")) or made_up)
 
 
-def _read_modality(raws: list[_Raw], key: str) -> list[_Aligned]:
+def _read_modality(fields: list[Field]) -> list[_Aligned]:
     """Read and align audio or vision in all splits."""
-    fields = [raw.labels_at.at(key) for raw in raws]
     for field in fields:
         if not field:
             raise field.error(
@@ -194,10 +194,7 @@ def _read_modality(raws: list[_Raw], key: str) -> list[_Aligned]:
                 "data without this modality: store numpy.zeros((N, 1, 1)) and train "
                 "with --modalities, naming those that are there",
             )
-    sequences = [
-        read_sequences(field, len(raw.labels))
-        for field, raw in zip(fields, raws, strict=True)
-    ]
+    sequences = [read_sequences(field) for field in fields]
     width = sequences[0].frames.shape[2]
     for field, item in zip(fields, sequences, strict=True):
         if item.frames.shape[2] != width:
@@ -216,31 +213,32 @@ def _read_modality(raws: list[_Raw], key: str) -> list[_Aligned]:
 
 
 def _finish(
-    raw: _Raw, text: Text, place: int, audio: _Aligned, vision: _Aligned, scheme: str
+    raw: _Raw,
+    words: tuple[Ints, Ints],
+    special: SpecialTokens,
+    audio: _Aligned,
+    vision: _Aligned,
+    scheme: str,
 ) -> Split:
-    field, count = raw.labels_at, len(raw.labels)
+    field, count = raw.field, len(raw.labels)
     scored = np.flatnonzero(~np.isnan(raw.labels))
-    tokens, lengths = (torch.from_numpy(part) for part in text.splits[place])
+    tokens, lengths = map(torch.from_numpy, words)
     labels = in_range(field, np.nan_to_num(raw.labels), scheme)
-    batch = Batch(tokens, lengths, *audio, *vision, labels, special=text.special)
-    if len(scored) < count:
-        field.mend(
-            f"{count - len(scored)} of {count} utterances have no label (NaN) and are "
-            "left out"
-        )
-        batch = batch.select(torch.from_numpy(scored))
+    batch = Batch(tokens, lengths, *audio, *vision, labels, special)
     extra = {}
     for modality, letter in zip(MODALITIES, "TAV", strict=True):
         part = field.at(f"regression_labels_{letter}")
         if scheme == "sims" and part:
-            extra[modality] = in_range(part, read_numbers(part, count), scheme)[scored]
-    raw_text = read_strings(field.at("raw_text"), count) or ("",) * count
-    return Split(
-        batch,
-        tuple(raw.ids[i] for i in scored),
-        tuple(raw_text[i] for i in scored),
-        extra,
+            extra[modality] = in_range(part, read_numbers(part), scheme)
+    raw_text = read_strings(field.at("raw_text")) or ("",) * count
+    split = Split(batch, raw.ids, raw_text, extra)
+    if len(scored) == count:
+        return split
+    field.mend(
+        f"{count - len(scored)} of {count} utterances have no label (NaN) and are left "
+        "out"
     )
+    return split.select(torch.from_numpy(scored))
 
 
 def _note_doubles(splits: dict[str, Split], log: Log) -> None:

@@ -48,17 +48,13 @@ class Text:
 
 
 def read_text(
-    fields: list[Field],
-    counts: list[int],
-    encoder: str | None,
-    stated: SpecialTokens | None = None,
+    fields: list[Field], encoder: str | None, stated: SpecialTokens | None = None
 ) -> Text:
     """Read the token ids of all splits, or make them from the words.
 
     Args:
         fields: `text_bert` of the splits; (N, 3, T_l) or (N, T_l, 3): ids, mask,
             segment ids; or (N, T_l) ids alone.
-        counts: N of the splits.
         encoder: see `Reading`.
         stated: what the file itself says of its special ids, if it does.
 
@@ -74,16 +70,14 @@ def read_text(
     if not any(field and not v for field, v in zip(fields, vectors, strict=True)):
         if any(vectors):
             fields[vectors.index(True)].mend("holds vectors, which are no ids; ignored")
-        return _tokenised(fields, counts, encoder)
-    parts = [
-        _read_ids(field, count) for field, count in zip(fields, counts, strict=True)
-    ]
+        return _tokenised(fields, encoder)
+    parts = [_read_ids(field) for field in fields]
     tokenizer = None if encoder is None else find_tokenizer(encoder)
     special = _special(fields[0], parts, stated, tokenizer)
     for field, (tokens, mask) in zip(fields, parts, strict=True):
         _mend(field, tokens, mask, special)
     if tokenizer is not None:
-        _compare_words(fields[0], counts[0], *parts[0], tokenizer)
+        _compare_words(fields[0], *parts[0], tokenizer)
     return Text(special, [(t, m.sum(axis=1, dtype=np.int64)) for t, m in parts])
 
 
@@ -98,12 +92,12 @@ def _holds_vectors(field: Field) -> bool:
         return bool((value[:1] != np.trunc(value[:1])).any())
 
 
-def _read_ids(field: Field, count: int) -> tuple[Ints, Bools]:
+def _read_ids(field: Field) -> tuple[Ints, Bools]:
     """(N, T_l) ids and mask, as they are in the file."""
     value = field.value
     if isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "iu":
-        return _read_bare_ids(field, value, count)
-    array = read_array(field, count)
+        return _read_bare_ids(field, value)
+    array = read_array(field)
     # Some scripts store (N, T_l, 3); at T_l = 3 the published order is taken.
     if array.shape[1] != 3 and array.shape[2] == 3:
         array = array.transpose(0, 2, 1)
@@ -124,9 +118,9 @@ def _read_ids(field: Field, count: int) -> tuple[Ints, Bools]:
     return tokens, mask
 
 
-def _read_bare_ids(field: Field, value: Ints, count: int) -> tuple[Ints, Bools]:
-    if len(value) != count or not value.size:
-        raise field.error(f"has shape {value.shape} for {count} samples")
+def _read_bare_ids(field: Field, value: Ints) -> tuple[Ints, Bools]:
+    if len(value) != field.count or not value.size:
+        raise field.error(f"has shape {value.shape} for {field.count} samples")
     _check_ids(field, value)
     tokens = value.astype(np.int64)
     kind = next((s for s in KINDS.values() if s.cls == _most(tokens[:, 0])), None)
@@ -197,8 +191,11 @@ def _special(
     if stated is not None:
         return stated
     if kind is None:
+        vocabularies = "; ".join(
+            f"{name}: {s.cls} and {s.sep}" for name, s in KINDS.items()
+        )
         raise field.error(
-            f"{seen}, as in no vocabulary known here ({_known()})",
+            f"{seen}, as in no vocabulary known here ({vocabularies})",
             "name the text encoder that they were made for (--encoder FOLDER), or "
             + _TOKENISE,
         )
@@ -216,10 +213,6 @@ def _kind(first: int, last: int | None) -> str | None:
         if first == special.cls and (name == "BERT" or last in (None, special.sep)):
             return name
     return None
-
-
-def _known() -> str:
-    return "; ".join(f"{name}: {s.cls} and {s.sep}" for name, s in KINDS.items())
 
 
 def _mend(field: Field, tokens: Ints, mask: Bools, special: SpecialTokens) -> None:
@@ -256,10 +249,10 @@ def _mend(field: Field, tokens: Ints, mask: Bools, special: SpecialTokens) -> No
 
 
 def _compare_words(
-    field: Field, count: int, tokens: Ints, mask: Bools, tokenizer: Tokenizer
+    field: Field, tokens: Ints, mask: Bools, tokenizer: Tokenizer
 ) -> None:
     """Refuse ids that the encoder's tokenizer would not make of the same words."""
-    words = read_strings(field.at("raw_text"), count) or ()
+    words = read_strings(field.at("raw_text")) or ()
     some = [i for i, text in enumerate(words) if text.strip() and mask[i].sum() > 2]
     some = some[:: max(1, len(some) // _COMPARED)]
     special = tokenizer.special
@@ -280,14 +273,14 @@ def _compare_words(
         )
 
 
-def _tokenised(fields: list[Field], counts: list[int], encoder: str | None) -> Text:
+def _tokenised(fields: list[Field], encoder: str | None) -> Text:
     words = []
-    for field, count in zip(fields, counts, strict=True):
-        found = read_strings(field.at("raw_text"), count)
-        if found is None or not any(text.strip() for text in found):
+    for field in fields:
+        sentences = read_strings(field.at("raw_text"))
+        if sentences is None or not any(text.strip() for text in sentences):
             raise _no_words(field)
-        words.append(found)
-        if sum(map(len, found)) > _MOST_CHARACTERS:
+        words.append(sentences)
+        if sum(map(len, sentences)) > _MOST_CHARACTERS:
             raise field.at("raw_text").error(
                 f"holds more than {_MOST_CHARACTERS:,} characters"
             )

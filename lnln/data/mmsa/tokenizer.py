@@ -54,8 +54,8 @@ def find_tokenizer(name: str) -> Tokenizer | None:
     """
     if Path(name).is_dir():
         return load_tokenizer(name) if _has_files(name) else None
-    found = _fetch(name, local=True)
-    return None if isinstance(found, Exception) else _checked(name, found)
+    loaded = _fetch(name, local=True)
+    return None if isinstance(loaded, Exception) else _checked(name, loaded)
 
 
 def load_tokenizer(name: str) -> Tokenizer:
@@ -77,14 +77,14 @@ def load_tokenizer(name: str) -> Tokenizer:
             f"text encoder {name!r}: the folder holds no tokenizer; put tokenizer.json "
             "(or vocab.txt) of the model there"
         )
-    found = _fetch(name, local=folder)
-    if isinstance(found, Exception):
-        why = " ".join(str(found).split())[:200]
+    loaded = _fetch(name, local=folder)
+    if isinstance(loaded, Exception):
+        why = " ".join(str(loaded).split())[:200]
         raise SettingsError(
             f"text encoder {name!r}: its tokenizer cannot be read ({why}); name a "
             "folder that holds tokenizer.json and config.json"
-        ) from found
-    return _checked(name, found)
+        ) from loaded
+    return _checked(name, loaded)
 
 
 def _has_files(name: str) -> bool:
@@ -99,11 +99,11 @@ def _fetch(name: str, local: bool) -> Any:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        found: Any = AutoTokenizer.from_pretrained(name, local_files_only=local)
+        loaded: Any = AutoTokenizer.from_pretrained(name, local_files_only=local)
         # From a configuration alone, transformers makes one that knows no word.
-        if len(found) <= len(set(found.all_special_ids)):
+        if len(loaded) <= len(set(loaded.all_special_ids)):
             return LookupError("it has no vocabulary")
-        return found
+        return loaded
     # Outside files break its many readers in many ways; users need one kind of error.
     except Exception as error:
         return error
@@ -111,15 +111,15 @@ def _fetch(name: str, local: bool) -> Any:
         logging.set_verbosity(verbosity)
 
 
-def _checked(name: str, found: Any) -> Tokenizer:
-    cls = found.bos_token_id if found.cls_token_id is None else found.cls_token_id
-    sep = found.eos_token_id if found.sep_token_id is None else found.sep_token_id
-    ids = (found.pad_token_id, found.unk_token_id, cls, sep)
+def _checked(name: str, loaded: Any) -> Tokenizer:
+    cls = loaded.bos_token_id if loaded.cls_token_id is None else loaded.cls_token_id
+    sep = loaded.eos_token_id if loaded.sep_token_id is None else loaded.sep_token_id
+    ids = (loaded.pad_token_id, loaded.unk_token_id, cls, sep)
 
     def encode(texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
-        rows: list[list[int]] = found(
+        rows: list[list[int]] = loaded(
             list(texts), truncation=False, padding=False, verbose=False
         )["input_ids"]
         return rows
@@ -144,5 +144,5 @@ def _checked(name: str, found: Any) -> Tokenizer:
             "an encoder of the kind of BERT or RoBERTa"
         )
     assert all(isinstance(i, int) for i in astuple(special))
-    longest = min(int(found.model_max_length), LONGEST)
+    longest = min(int(loaded.model_max_length), LONGEST)
     return Tokenizer(name, special, longest, encode)

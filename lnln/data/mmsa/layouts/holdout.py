@@ -66,26 +66,16 @@ def hold_out(splits: dict[str, Split], share: float, log: Log) -> dict[str, Spli
         f"({unit}{'' if known else ' videos'})."
     )
     return {
-        "train": _part(train, rest),
-        "valid": _part(train, sorted(taken)),
+        "train": train.select(torch.tensor(rest)),
+        "valid": train.select(torch.tensor(sorted(taken))),
         **{name: split for name, split in splits.items() if name != "train"},
     }
 
 
 def _video(name: str) -> str | None:
-    found = re.fullmatch(r"(.+?)(?:\$_\$.*|\[[^\[\]]*\])", name, re.DOTALL)
-    return found[1] if found else None
+    match = re.fullmatch(r"(.+?)(?:\$_\$.*|\[[^\[\]]*\])", name, re.DOTALL)
+    return match[1] if match else None
 
 
 def _shuffled(name: str) -> str:
     return hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _part(split: Split, index: list[int]) -> Split:
-    places = torch.tensor(index)
-    return Split(
-        split.batch.select(places),
-        tuple(split.ids[i] for i in index),
-        tuple(split.raw_text[i] for i in index),
-        {m: numbers[places] for m, numbers in split.modality_labels.items()},
-    )

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lnln.data.batch import SPLITS, DataError, SpecialTokens
-from lnln.data.mmsa.fields import REEXTRACT, Field, Log
+from lnln.data.mmsa.fields import REEXTRACT, Field, Log, as_text
 from lnln.data.mmsa.labels import LIMITS
 from lnln.data.mmsa.layouts.shapes import regular
 from lnln.data.mmsa.layouts.tuples import (
@@ -77,15 +77,15 @@ def recognise(path: Path, content: object, log: Log) -> Layout:
     """
     if not isinstance(content, dict):
         raise _no_dict(path, content)
-    found = _split_keys(path, content)
-    if not found:
+    key_of = _split_keys(path, content)
+    if not key_of:
         _refuse_unsplit(path, content)
-    train = content.get(found.get("train", "train"))
+    train = content.get(key_of.get("train", "train"))
     own = train.get(OWN_KEY) if isinstance(train, dict) else None
     scheme, special = _own_words(path, own)
     splits, kinds = {}, set()
     for split in SPLITS:
-        value = content.get(found.get(split, split))
+        value = content.get(key_of.get(split, split))
         if split == "valid" and _is_empty(value):
             continue
         if holds_tuples(value):
@@ -106,7 +106,7 @@ def recognise(path: Path, content: object, log: Log) -> Layout:
                 f"{path}: split {split!r} is missing or no dict (found: {shown});"
                 f" {REEXTRACT}"
             )
-    _tell_names(content, found, log)
+    _tell_names(content, key_of, log)
     for split, keys in splits.items():
         _rename_keys(Field(path, split, keys, log))
     for key in ("audio", "vision"):
@@ -130,7 +130,7 @@ def _no_dict(path: Path, content: object) -> DataError:
 
 def _split_keys(path: Path, content: dict[object, object]) -> dict[str, str]:
     """Under which key each split stands."""
-    found: dict[str, str] = {}
+    key_of: dict[str, str] = {}
     for split, names in _SPLIT_NAMES.items():
         keys = [k for k in content if isinstance(k, str) and k.lower() in names]
         if split in keys:
@@ -141,8 +141,8 @@ def _split_keys(path: Path, content: dict[object, object]) -> dict[str, str]:
                 f"{split!r}; name one of them {split!r}"
             )
         if keys:
-            found[split] = keys[0]
-    return found
+            key_of[split] = keys[0]
+    return key_of
 
 
 def _refuse_unsplit(path: Path, content: dict[object, object]) -> None:
@@ -186,11 +186,8 @@ def _is_empty(value: object) -> bool:
     if not isinstance(value, dict):
         return False
     sized = [v for v in value.values() if isinstance(v, (list, tuple, np.ndarray))]
-    return bool(sized) and not any(_entries(v) for v in sized)
-
-
-def _entries(value: list[object] | tuple[object, ...] | np.ndarray) -> int:
-    return value.size if isinstance(value, np.ndarray) else len(value)
+    entries = [v.size if isinstance(v, np.ndarray) else len(v) for v in sized]
+    return bool(entries) and not any(entries)
 
 
 def _is_mult(value: dict[object, object]) -> bool:
@@ -199,11 +196,13 @@ def _is_mult(value: dict[object, object]) -> bool:
     return vectors and "labels" in value and "text_bert" not in value
 
 
-def _tell_names(content: dict[object, object], found: dict[str, str], log: Log) -> None:
-    for split, key in found.items():
+def _tell_names(
+    content: dict[object, object], key_of: dict[str, str], log: Log
+) -> None:
+    for split, key in key_of.items():
         if key != split:
             log.mended.append(f"split {key!r} read as {split!r}.")
-    known = {*found.values(), *SPLITS}
+    known = {*key_of.values(), *SPLITS}
     extra = [repr(k)[:22] for k in content if k not in known]
     if extra:
         shown = ", ".join(extra[:8]) + (", ..." if len(extra) > 8 else "")
@@ -241,11 +240,8 @@ def _joined(parts: object) -> object:
     items = parts.tolist() if isinstance(parts, np.ndarray) else list(parts)
     texts = []
     for item in items if isinstance(items, list) else [items]:
-        if isinstance(item, bytes):
-            item = item.decode("utf-8", "replace")
-        if isinstance(item, int) and abs(item) >= 1 << 63:
+        text = str(item) if isinstance(item, float) else as_text(item)
+        if text is None:
             return None
-        if not isinstance(item, (str, int, float)):
-            return None
-        texts.append(str(item))
+        texts.append(text)
     return "$_$".join(texts)

@@ -26,13 +26,14 @@ def regular(fields: list[Field]) -> None:
     Raises:
         DataError: arrays of several widths, or padding that would fill the memory.
     """
-    longest = 0
-    for field in fields:
-        value = field.content.get(field.key)
-        if (items := _arrays(value)) is not None:
-            longest = max(longest, *map(_frames, items))
-    for field in fields:
-        _bring(field, longest)
+    listed = [_arrays(field.content.get(field.key)) for field in fields]
+    # A vector is one frame.
+    frames = [len(x) if x.ndim == 2 else 1 for arrays in listed for x in arrays or ()]
+    for field, arrays in zip(fields, listed, strict=True):
+        if arrays is not None:
+            _pad(field, arrays, max(frames))
+        else:
+            _complete(field)
 
 
 def _arrays(value: object) -> list[np.ndarray] | None:
@@ -45,15 +46,9 @@ def _arrays(value: object) -> list[np.ndarray] | None:
     return items if len(items) == len(value) else None
 
 
-def _frames(item: np.ndarray) -> int:
-    return len(item) if item.ndim == 2 else 1
-
-
-def _bring(field: Field, longest: int) -> None:
+def _complete(field: Field) -> None:
+    """Give one array for all utterances the axis that it lacks, or exchange two."""
     value = field.content.get(field.key)
-    if (items := _arrays(value)) is not None:
-        _pad(field, items, longest)
-        return
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf":
         return
     if value.ndim == 2 and value.size:

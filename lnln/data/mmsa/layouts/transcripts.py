@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import numpy as np
-
 from lnln.data.batch import DataError
 from lnln.data.mmsa.fields import Field, read_strings
 
@@ -69,20 +67,17 @@ def add_transcripts(fields: list[Field], path: str) -> None:
             raise field.at("raw_text").error(
                 "the file has its own words", "leave out --transcripts"
             )
-        named = field.content.get("id")
-        count = len(named) if isinstance(named, (list, tuple)) else 0
-        count = named.size if isinstance(named, np.ndarray) else count
-        ids = read_strings(field.at("id"), count)
+        ids = read_strings(field.at("id"))
         if not ids:
             raise field.at("id").error(
                 "the key is missing, so no transcript can be found", "add the ids"
             )
         lacking = [name for name in ids if name not in texts]
         if lacking:
-            shown = repr(lacking[0])[:60]
             raise field.at("id").error(
-                f"{path} has no text for {len(lacking)} of {count} utterances, such as "
-                f"{shown} (it has, for instance, {next(iter(texts), 'nothing')!r:.60})",
+                f"{path} has no text for {len(lacking)} of {len(ids)} utterances, such "
+                f"as {lacking[0]!r:.60} (it has, for instance, "
+                f"{next(iter(texts), 'nothing')!r:.60})",
                 "write the ids of the table like those of the file",
             )
         field.content["raw_text"] = [texts[name] for name in ids]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lnln.data.mmsa.fields import Field
+from lnln.data.mmsa.fields import Field, as_text
 
 #: Marks a split whose words are numbers.
 WORD_IDS = "word_ids"
@@ -64,7 +64,7 @@ def split_of_tuples(field: Field, examples: object) -> dict[str, object]:
                 )
             kept.append(frames)
         labels.append(_label(field, i, label))
-        ids.append(_segment(segment[0]) if segment else None)
+        ids.append(as_text(_single(segment[0])) if segment else None)
     columns = {len(label) for label in labels}
     if len(columns) > 1:
         raise field.error(f"labels have {sorted(columns)} columns")
@@ -95,13 +95,11 @@ def _words(value: object) -> list[str] | None:
     if not isinstance(items, (list, tuple)):
         return None
     words = []
-    for item in items:
-        item = item.item() if isinstance(item, np.ndarray) and item.size == 1 else item
-        if isinstance(item, bytes):
-            item = item.decode("utf-8", "replace")
-        if not isinstance(item, str):
+    for item in map(_single, items):
+        word = None if isinstance(item, int) else as_text(item)
+        if word is None:
             return None
-        words.append(item)
+        words.append(word)
     return words
 
 
@@ -113,16 +111,6 @@ def _label(field: Field, i: int, value: object) -> list[float]:
     if isinstance(value, (int, float)) and abs(value) < 1 << 63:
         return [float(value)]
     raise field.error(f"the label of utterance {i} is a {type(value).__name__}")
-
-
-def _segment(value: object) -> str | None:
-    if isinstance(value, np.ndarray) and value.size == 1:
-        value = value.item()
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if isinstance(value, int) and abs(value) < 1 << 63:
-        return str(value)
-    return value if isinstance(value, str) else None
 
 
 def split_of_records(field: Field, records: object) -> dict[str, object]:
@@ -157,5 +145,6 @@ def split_of_records(field: Field, records: object) -> dict[str, object]:
 
 
 def _single(value: object) -> object:
+    """What an array of one element holds; anything else as it is."""
     one = isinstance(value, np.ndarray) and value.size == 1
     return value.item() if one and isinstance(value, np.ndarray) else value
