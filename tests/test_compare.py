@@ -80,6 +80,22 @@ def test_every_cell_is_there_with_its_seed(grid: tuple[Path, list[Path]]) -> Non
     assert {r["seed"] for r in rows if r["method"] == "ALMT"} == {"1", "2"}
 
 
+def test_both_answers_of_a_method_stand_side_by_side(tmp_path: Path) -> None:
+    command = "compare --methods almt --answers point distribution --seeds 1 --quiet"
+    options = "--mask-seeds 0 --epochs 1 --train-size 60 --device cpu"
+    out = ["--out", str(tmp_path)]
+    assert main([*command.split(), *options.split(), *out]) == 0
+    names = sorted(p.parent.name for p in tmp_path.glob("*/record.json"))
+    assert names == ["almt-1", "almt.distribution-1"]
+    scores = lnln.read_csv(tmp_path / "scores.csv")
+    told = scores[scores["metric"] == "divergence"]
+    assert set(told["method"]) == {"ALMT (distribution)"} and len(told) == 10
+    assert (told["value"] > 0).all()
+    table = (tmp_path / "distributions.md").read_text()
+    assert "ALMT (distribution)" in table and "Bayes limit" in table
+    assert "| ALMT |" not in table
+
+
 def test_what_is_finished_is_not_done_again(
     grid: tuple[Path, list[Path]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -261,7 +261,7 @@ def write_tables(
     text = _write_table(file("overall"), overall, errors, metrics, gaps)
     _write_table(file("rates"), summary(scores, metrics, by_rate), errors, metrics)
     told = summary(scores, DISTRIBUTION_SCORES, by_rate)
-    if len(told):
+    if not set(told["method"]) <= set(ev.REFERENCES):
         _write_table(file("distributions"), told, errors, DISTRIBUTION_SCORES)
     if (scores["available"] == "l").any():
         subsets = summary(scores, metrics, by_subset)
