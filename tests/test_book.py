@@ -61,6 +61,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "28_ablations": {"seed": 1},
     "29_protocol": {"mask_seeds": 12},
     "30_word_errors": {"seed": 1, "utterance": 3, "sentences": 1000},
+    "31_how_sure": {"seed": 1},
 }
 
 
