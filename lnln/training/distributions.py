@@ -127,10 +127,11 @@ def pit_histogram(
         (bins,) densities with mean 1.
     """
     low, high = _reached(p, _shares(labels, LABEL_VALUES[scheme]))
-    edges = np.linspace(0, 1, bins + 1)
+    edges = np.linspace(0, 1, bins + 1)[1:-1]
     span = np.maximum(high - low, _LEAST)[:, None]
     reached = np.clip((edges - low[:, None]) / span, 0, 1).mean(axis=0)
-    return np.asarray(np.diff(reached) * bins)
+    # All of them lie between 0 and 1, also labels above all mass, without any span.
+    return np.diff(reached, prepend=0, append=1) * bins
 
 
 def spread(p: Floats, scheme: str = "mosi") -> Floats:
