@@ -166,6 +166,11 @@ class Output:
         """(B,) y-hat; of a distribution its mean."""
         return mean_of(self.answer)
 
+    @property
+    def probabilities(self) -> Tensor | None:
+        """(B, K) probabilities of the label values; None if the answer is a number."""
+        return None if self.answer.dim() == 1 else self.answer.softmax(dim=-1)
+
 
 class Versions(NamedTuple):
     """A batch as the network sees it, by modality "l", "a", "v"."""
