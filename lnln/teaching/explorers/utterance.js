@@ -82,7 +82,7 @@ const figure = {
 
     drawSentiment(svg, { grid: fixed.grid, exact: frame.posterior,
       model: frame.probabilities, box, marks: [
-        [frame.best, "currentColor", 2, "7 4"], [frame.y, COLOURS.blue, 2.5, ""],
+        [frame.y, COLOURS.blue, 2.5, ""], [frame.best, "currentColor", 2, "7 4"],
         [fixed.truth, COLOURS.orange, 3, "3 4"]] });
     legend(body, [
       ...(frame.probabilities ? [["LNLN", COLOURS.blue, "outline"]] : []),
