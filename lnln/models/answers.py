@@ -8,6 +8,7 @@ task's loss differ.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,27 @@ def mean_of(answer: Tensor) -> Tensor:
     if answer.dim() == 1:
         return answer
     return answer.softmax(dim=-1) @ label_values(answer)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the forward pass of every method gives.
+
+    Attributes:
+        answer: (B,) prediction y-hat, or (B, K) logits over the label values.
+    """
+
+    answer: Tensor
+
+    @property
+    def sentiment(self) -> Tensor:
+        """(B,) y-hat; of a distribution its mean."""
+        return mean_of(self.answer)
+
+    @property
+    def probabilities(self) -> Tensor | None:
+        """(B, K) probabilities of the label values; None if the answer is a number."""
+        return None if self.answer.dim() == 1 else self.answer.softmax(dim=-1)
 
 
 def shares(labels: Tensor, values: Tensor) -> Tensor:

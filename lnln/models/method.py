@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lnln.data.batch import Batch
 from lnln.data.errors import SettingsError
 from lnln.missing.erasing import Erased
-from lnln.models.answers import mean_of
+from lnln.models.answers import Answered
 from lnln.models.encoder import EncoderConfig, TextEncoder
 
 #: What the released program computes otherwise than the paper describes, by name.
@@ -132,7 +132,7 @@ class Reconstruction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Answered):
     """What a forward pass of LNLN gives; (B, T, d) where nothing else is said.
 
     Attributes:
@@ -149,7 +149,6 @@ class Output:
         reconstructions: per modality where a complete batch was given, else empty.
     """
 
-    answer: Tensor
     completeness: Tensor
     embedded: dict[str, Tensor]
     proxy: Tensor
@@ -160,11 +159,6 @@ class Output:
     proxy_logits: Tensor | None = None
     language_logits: Tensor | None = None
     reconstructions: dict[str, Reconstruction] = field(default_factory=dict)
-
-    @property
-    def sentiment(self) -> Tensor:
-        """(B,) y-hat; of a distribution its mean."""
-        return mean_of(self.answer)
 
 
 class Versions(NamedTuple):
@@ -187,7 +181,7 @@ class Losses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Answered):
     """What the forward pass of a compared method gives.
 
     Attributes:
@@ -195,13 +189,7 @@ class Prediction:
         extras: features and further predictions, by name, for the loss and plots.
     """
 
-    answer: Tensor
     extras: dict[str, Any]
-
-    @property
-    def sentiment(self) -> Tensor:
-        """(B,) y-hat; of a distribution its mean."""
-        return mean_of(self.answer)
 
 
 @dataclass(frozen=True)
