@@ -15,7 +15,7 @@ from tools import drawn_distributions
 
 import lnln
 from lnln.data.simulated.corpus import GRID
-from lnln.training.distributions import spread
+from lnln.training.scoring.distributions import spread
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLORERS = {

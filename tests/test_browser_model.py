@@ -18,7 +18,7 @@ import lnln
 from lnln.data.batch import CLS, SEP, UNK
 from lnln.data.simulated.corpus import GRID
 from lnln.teaching.browser import BrowserLab, corpus_facts
-from lnln.training.distributions import read_out
+from lnln.training.scoring.distributions import read_out
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = "book/19_in_the_browser.html"

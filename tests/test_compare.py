@@ -34,8 +34,8 @@ from lnln.models import TITLES
 from lnln.paper import grid as grids
 from lnln.paper.grid import Cell, cells_of, run_grid
 from lnln.training.checkpoint import CheckpointError, write_tensors
-from lnln.training.metrics import METRICS
 from lnln.training.presets import preset_for
+from lnln.training.scoring.metrics import METRICS
 from lnln.training.settings import with_train
 
 METHODS = ("almt", "lnln")

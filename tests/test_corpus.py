@@ -16,9 +16,9 @@ from lnln.data.simulated.corpus import GRID, posterior, prior, simulate
 from lnln.data.simulated.lexicon import lexicon, transcripts
 from lnln.evaluation.limits import bayes_limit
 from lnln.missing.erasing import MODALITY_SUBSETS, erase, fixed_rates, split_uniforms
-from lnln.training.distributions import best_scores, read_out
-from lnln.training.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.training.presets import PRESETS
+from lnln.training.scoring.distributions import best_scores, read_out
+from lnln.training.scoring.metrics import HIGHER_IS_BETTER, evaluate_predictions
 
 #: Tokens and labels of simulate("mini"); frames are left out, whose last bits may
 #: differ between platforms.

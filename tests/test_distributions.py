@@ -21,15 +21,15 @@ from lnln.data.batch import LABEL_VALUES, Batch, Dataset, Split
 from lnln.data.errors import SettingsError
 from lnln.evaluation.sweep import conditions, evaluate
 from lnln.models import METHODS, build_model, title_of
-from lnln.models.answers import label_values, mean_of, shares, task_loss
+from lnln.models.blocks.answers import label_values, mean_of, shares, task_loss
 from lnln.models.method import Method, ModelConfig, Prediction, Step
 from lnln.training.checkpoint import (
-    Predictions,
     read_tensors,
     save_model,
     write_tensors,
 )
-from lnln.training.distributions import (
+from lnln.training.presets import preset_for
+from lnln.training.scoring.distributions import (
     DISTRIBUTION_SCORES,
     best_scores,
     distribution_scores,
@@ -37,8 +37,8 @@ from lnln.training.distributions import (
     read_out,
     spread,
 )
-from lnln.training.metrics import CLASSIFIERS, METRICS, evaluate_predictions
-from lnln.training.presets import preset_for
+from lnln.training.scoring.metrics import CLASSIFIERS, METRICS, evaluate_predictions
+from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import with_train
 
 Floats = NDArray[np.float64]

@@ -19,7 +19,7 @@ from lnln.data.batch import Dataset
 from lnln.data.opening import open_source
 from lnln.evaluation.tables import write_tables
 from lnln.models import TITLES, title_of
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.paper.grid import cells_of, run_grid
 from lnln.training.presets import PRESETS, preset_for
 from lnln.training.settings import ANSWERS, Preset, with_train

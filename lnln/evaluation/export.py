@@ -29,7 +29,7 @@ from lnln.data.batch import CLS, SEP, Batch, SpecialTokens
 from lnln.data.errors import MissingPackageError, SettingsError
 from lnln.data.files import atomic_path
 from lnln.models import build_model
-from lnln.models.answers import label_values
+from lnln.models.blocks.answers import label_values
 from lnln.models.lnln import LNLN, LNLNConfig
 from lnln.training.checkpoint import TrainedModel, keeping_random_state
 

@@ -15,7 +15,7 @@ import numpy as np
 from lnln.data.batch import MODALITIES, Batch
 from lnln.data.simulated.corpus import posterior
 from lnln.missing.corruption import CORRUPTIONS
-from lnln.training.distributions import Floats, best_scores, distribution_scores
+from lnln.training.scoring.distributions import Floats, best_scores, distribution_scores
 
 
 def bayes_limit(

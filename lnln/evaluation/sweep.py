@@ -22,19 +22,19 @@ from lnln.missing.erasing import MODALITY_SUBSETS, TEST_RATES
 from lnln.models import title_of
 from lnln.training.checkpoint import (
     CheckpointError,
-    Predictions,
     TrainedModel,
     load_model,
     selected_checkpoints,
 )
 from lnln.training.devices import resolve_device
-from lnln.training.distributions import Floats, distribution_scores
-from lnln.training.metrics import (
+from lnln.training.scoring.distributions import Floats, distribution_scores
+from lnln.training.scoring.metrics import (
     FINEST,
     evaluate_predictions,
     laziness,
     majority_floor,
 )
+from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset
 
 #: Columns of scores in tidy form, one number a row, as in `robustness.csv`. Rate and

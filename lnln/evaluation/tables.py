@@ -17,8 +17,8 @@ from lnln.missing.erasing import MODALITY_SUBSETS, TEST_RATES
 from lnln.models import TITLES
 from lnln.models.lnln import LNLNConfig
 from lnln.training.checkpoint import CheckpointError, read_tensors
-from lnln.training.distributions import DISTRIBUTION_SCORES
-from lnln.training.metrics import METRICS
+from lnln.training.scoring.distributions import DISTRIBUTION_SCORES
+from lnln.training.scoring.metrics import METRICS
 
 _BOOTSTRAP = 2000
 _ESCAPED = str.maketrans({"_": r"\_", "%": r"\%", "±": r"$\pm$"})

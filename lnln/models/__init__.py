@@ -85,7 +85,7 @@ def build_model(
         plain: leave it in the form as written.
     """
     # Imported late: they import the modules that name this package.
-    from lnln.models.answers import answer_with_distribution
+    from lnln.models.blocks.answers import answer_with_distribution
     from lnln.models.fast import fast
     from lnln.models.lnln import LNLNConfig
     from lnln.models.released import network_of

@@ -28,7 +28,7 @@ from torch.nn.functional import layer_norm, linear, pad, scaled_dot_product_atte
 
 from lnln.data.batch import MODALITIES, Batch, valid_positions
 from lnln.missing.erasing import Erased
-from lnln.models.layers import (
+from lnln.models.blocks.layers import (
     TransformerEncoder,
     TransformerLayer,
     attend,

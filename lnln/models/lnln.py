@@ -17,8 +17,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from lnln.data.batch import MODALITIES, Batch
 from lnln.data.errors import SettingsError, require
-from lnln.models.answers import task_loss
-from lnln.models.layers import (
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import (
     MultiHeadAttention,
     Perceptron,
     TransformerEncoder,

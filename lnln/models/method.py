@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from lnln.data.batch import Batch
 from lnln.data.errors import SettingsError
 from lnln.missing.erasing import Erased
-from lnln.models.answers import Answered
-from lnln.models.encoder import EncoderConfig, TextEncoder
+from lnln.models.blocks.answers import Answered
+from lnln.models.blocks.encoder import EncoderConfig, TextEncoder
 
 #: What the released program computes otherwise than the paper describes, by name.
 #: Numbers are those of the list in `lnln.models.released`.

@@ -67,7 +67,7 @@ import torch
 from torch import Tensor, nn
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.layers import (
+from lnln.models.blocks.layers import (
     TransformerEncoder,
     attend,
     learnable,

@@ -24,9 +24,9 @@ from lnln.models import TITLES
 from lnln.paper.ablation import FULL, ablations, folder_name
 from lnln.paper.grid import Cell
 from lnln.paper.printed import printed
-from lnln.training.metrics import METRICS
 from lnln.training.presets import PRESETS, preset_for
 from lnln.training.run import disk_of, size
+from lnln.training.scoring.metrics import METRICS
 from lnln.training.settings import Preset
 
 #: The methods of Table 8.

@@ -25,11 +25,10 @@ from lnln.data.errors import UserError
 from lnln.data.files import atomic_path, data_dir, sha256_of
 from lnln.missing.erasing import Uniforms, erase
 from lnln.models import build_model
-from lnln.models.answers import mean_of
 from lnln.models.method import Method
 from lnln.training.devices import DeviceMemoryError, resolve_device
-from lnln.training.distributions import Floats, best_scores, read_out
-from lnln.training.metrics import METRICS, evaluate_predictions
+from lnln.training.scoring.metrics import METRICS
+from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset
 
 _FORMAT = 1
@@ -200,46 +199,6 @@ def _distinct(rates: list[Tensor]) -> list[int]:
         if sure and first[-1] == i:
             certain.append(i)
     return first
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says about N utterances, on the CPU.
-
-    Attributes:
-        answer: (N,) numbers, or (N, K) logits over the label values.
-        completeness: (N,) w, NaN for methods that do not estimate it.
-    """
-
-    answer: Tensor
-    completeness: Tensor
-
-    @property
-    def sentiment(self) -> Tensor:
-        """(N,) y-hat; of a distribution its mean."""
-        return mean_of(self.answer)
-
-    @property
-    def probabilities(self) -> Floats | None:
-        """(N, K) probabilities of the label values; None if the answer is a number."""
-        if self.answer.dim() == 1:
-            return None
-        p: Floats = self.answer.double().softmax(dim=-1).numpy()
-        return p
-
-    def read(self, metric: str, scheme: str = "mosi") -> Tensor:
-        """(N,) the numbers that a metric is reported for; see `read_out`."""
-        p = self.probabilities
-        if p is None:
-            return self.answer
-        return torch.from_numpy(read_out(p, metric, scheme)).float()
-
-    def scores(self, labels: Tensor, scheme: str = "mosi") -> dict[str, float]:
-        """Every metric of a scheme, each at its own read-out."""
-        p = self.probabilities
-        if p is None:
-            return evaluate_predictions(self.answer, labels, scheme)
-        return best_scores(p, labels.double().numpy().round(4), scheme)
 
 
 def versions() -> dict[str, str]:

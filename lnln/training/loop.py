@@ -35,15 +35,11 @@ from lnln.missing.erasing import (
 )
 from lnln.missing.streams import stream, stream_seed
 from lnln.models.method import Step
-from lnln.training.checkpoint import (
-    Predictions,
-    checkpoint_name,
-    save_model,
-    write_json,
-)
+from lnln.training.checkpoint import checkpoint_name, save_model, write_json
 from lnln.training.devices import own_device, processes, repeatable, resolve_device
-from lnln.training.metrics import HIGHER_IS_BETTER
 from lnln.training.run import Run, record_of, save_state, start_run
+from lnln.training.scoring.metrics import HIGHER_IS_BETTER
+from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset, TrainConfig, learning_rate
 
 #: Mask seed of the validation score and of the paper's selection pass.

@@ -11,7 +11,7 @@ from typing import Any
 from lnln.data.batch import LABEL_VALUES, MODALITIES, Dataset
 from lnln.data.errors import SettingsError, require
 from lnln.models import method_class
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.lnln import LNLNConfig
 from lnln.models.method import LossWeights, ModelConfig
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.answers import task_loss
+from lnln.models.blocks.answers import task_loss
 from lnln.models.lnln import FusionTransformer, LNLNConfig, ModalityEmbedding
 from lnln.models.method import Method, ModelConfig, Prediction, Step
 from lnln.models.released import ReleasedHyperModality, ScalesWithPositions

@@ -17,7 +17,7 @@ from torch.nn.functional import l1_loss
 
 from lnln.data.batch import Batch
 from lnln.data.errors import SettingsError
-from lnln.models.answers import task_loss
+from lnln.models.blocks.answers import task_loss
 from lnln.models.method import (
     Method,
     ModelConfig,

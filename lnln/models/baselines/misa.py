@@ -17,8 +17,8 @@ from torch.nn.functional import mse_loss
 from torch.nn.utils.rnn import pad_packed_sequence
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.answers import task_loss
-from lnln.models.layers import packed
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import packed
 from lnln.models.method import (
     Method,
     ModelConfig,

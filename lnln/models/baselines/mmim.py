@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, normalize
 
 from lnln.data.batch import Batch
-from lnln.models.answers import task_loss
-from lnln.models.layers import packed
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import packed
 from lnln.models.method import (
     Method,
     ModelConfig,

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss
 
 from lnln.data.batch import Batch
-from lnln.models.answers import task_loss
-from lnln.models.layers import LastState
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import LastState
 from lnln.models.method import (
     Method,
     ModelConfig,

@@ -20,9 +20,9 @@ from torch.nn.functional import l1_loss, smooth_l1_loss
 from torch.nn.utils.rnn import pad_packed_sequence
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.answers import task_loss
 from lnln.models.baselines.misa import cmd
-from lnln.models.layers import CrossEncoder, Dropouts, packed
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import CrossEncoder, Dropouts, packed
 from lnln.models.method import (
     Method,
     ModelConfig,

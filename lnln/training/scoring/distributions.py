@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from lnln.data.batch import LABEL_VALUES
-from lnln.models.answers import shares
-from lnln.training.metrics import CLASSIFIERS, METRICS, evaluate_predictions
+from lnln.models.blocks.answers import shares
+from lnln.training.scoring.metrics import CLASSIFIERS, METRICS, evaluate_predictions
 
 Floats = NDArray[np.float64]
 
