@@ -38,21 +38,21 @@ from lnln.missing.erasing import (
     training_rates,
 )
 from lnln.models import build_model
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
 from lnln.models.method import LossWeights, Output
 from lnln.teaching.study import Study, open_study
 from lnln.teaching.trial import Trial, try_method
 from lnln.training.checkpoint import (
     CheckpointError,
-    Predictions,
     TrainedModel,
     load_model,
     load_pretrained,
 )
 from lnln.training.loop import train
-from lnln.training.metrics import evaluate_predictions, laziness, majority_floor
 from lnln.training.presets import PRESETS
+from lnln.training.scoring.metrics import evaluate_predictions, laziness, majority_floor
+from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset, TrainConfig
 
 __all__ = [

@@ -19,8 +19,8 @@ from lnln.models.baselines.mmim import Estimator, info_nce, log_determinant
 from lnln.models.baselines.self_mm import TASKS, LabelBank
 from lnln.models.baselines.tetfn import pool
 from lnln.models.baselines.tfr_net import removal_loss
-from lnln.models.encoder import EncoderConfig
-from lnln.models.layers import CrossEncoder, Dropouts, causal_mask
+from lnln.models.blocks.encoder import EncoderConfig
+from lnln.models.blocks.layers import CrossEncoder, Dropouts, causal_mask
 from lnln.models.method import Method, Step
 from lnln.training.presets import preset_for
 from lnln.training.settings import learning_rate

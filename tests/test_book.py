@@ -15,6 +15,7 @@ import torch
 import yaml
 from tools import load_tool
 
+import lnln
 from lnln import (
     PRESETS,
     CheckpointError,
@@ -61,6 +62,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "28_ablations": {"seed": 1},
     "29_protocol": {"mask_seeds": 12},
     "30_word_errors": {"seed": 1, "utterance": 3, "sentences": 1000},
+    "31_how_sure": {"seed": 1},
 }
 
 
@@ -228,7 +230,10 @@ def test_claims_are_asserted_in_the_book_and_reported_elsewhere(
     said = capsys.readouterr().out
     assert "DOES NOT hold here: pigs fly" in said
     assert "holds here: words vanish" in said
-    (text,) = study.texts(study.data.test.batch.select(torch.tensor([0])))
+    first = study.data.test.batch.select(torch.tensor([0]))
+    gone = lnln.erase(first, lnln.fixed_rates(1, 1.0), lnln.split_uniforms(first, 0))
+    assert set(study.texts(gone.batch)[0].split()) == {"[UNK]"}
+    (text,) = study.texts(first)
     assert text.startswith("#") and len(text.split()) == len(
         study.data.test.raw_text[0].split()
     )

@@ -11,9 +11,11 @@ import pytest
 import torch
 import yaml
 from playwright.sync_api import Browser, Page, Route
+from tools import drawn_distributions
 
 import lnln
 from lnln.data.simulated.corpus import GRID
+from lnln.training.scoring.distributions import spread
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLORERS = {
@@ -133,9 +135,13 @@ def answers(key: str, rate: float, seed: int) -> dict[str, float]:
     left = lnln.erase(test, rates, holes).batch
     out = model(left)
     if key == "one-utterance":
-        best = float(lnln.posterior(left)[0] @ GRID)
-        found = {"w = ": out.completeness.item(), "answers ": out.sentiment.item()}
-        return found | {"best answer is ": best}
+        p, q = lnln.posterior(left), out.probabilities.double().numpy()
+        found = {"w = ": out.completeness.item()}
+        for before, shares in (("answers ", q), ("best answer is ", p)):
+            found[before] = float(shares[0] @ GRID)
+            wide = before + r"[+-][\d.]+, give or take "
+            found[wide] = float(spread(shares)[0])
+        return found
     predicted, labels = out.sentiment.numpy(), test.labels.numpy()
     if key == "robustness":
         limit = lnln.bayes_limit(test, rate, (seed,))["mae"]
@@ -247,6 +253,23 @@ def test_figure_follows_the_theme(
     ink, ground = root.evaluate(LIGHTNESS)
     assert (ink > ground + 300) if theme == "dark" else (ground > ink + 300)
     root.screenshot(path=shots / f"{key}-{theme}.png")
+
+
+def test_distributions_are_drawn_as_python_finds_them(page: Page, pages: Path) -> None:
+    """Bars at the exact posterior, the model's outline over them, on one axis."""
+    visit(page, pages, "book/intro")
+    test = lnln.simulate("mini").test.batch.select(torch.tensor([30])).trim()
+    holes = lnln.split_uniforms(test, 3)
+    figure = page.locator("#explorer-one-utterance")
+    for rate in RATES:
+        slide(page, "one-utterance", rate)
+        rates = lnln.fixed_rates(1, rate)
+        q = lnln.load_pretrained("mini").predict(test, rates, holes).probabilities
+        p = lnln.posterior(lnln.erase(test, rates, holes).batch)
+        assert q is not None
+        drawn = drawn_distributions(figure)
+        assert drawn["posterior"] == pytest.approx(p[0], abs=2e-3)
+        assert drawn["probabilities"] == pytest.approx(q[0], abs=2e-3)
 
 
 def test_front_page_repeats_the_figure_of_chapter_1(page: Page, pages: Path) -> None:

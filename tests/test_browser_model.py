@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Browser, Page, Route
-from tools import load_tool
+from tools import drawn_distributions, load_tool
 
 import lnln
 from lnln.data.batch import CLS, SEP, UNK
 from lnln.data.simulated.corpus import GRID
-from lnln.evaluation.limits import best_answer
 from lnln.teaching.browser import BrowserLab, corpus_facts
+from lnln.training.scoring.distributions import read_out
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTER = "book/19_in_the_browser.html"
@@ -70,7 +70,7 @@ def open_lab(browser: Browser, address: str) -> tuple[Page, list[str]]:
     return page, faults
 
 
-def by_python(question: dict[str, Any]) -> dict[str, float]:
+def by_python(question: dict[str, Any]) -> dict[str, Any]:
     """What PyTorch and the exact posterior say, from the same rounded frames."""
     test = lnln.simulate("mini").test.batch.select(torch.tensor(CHOICES))
     lab = BrowserLab(test, key="x", weight=0)
@@ -94,14 +94,17 @@ def by_python(question: dict[str, Any]) -> dict[str, float]:
         vision_lengths=torch.tensor([frames["vision"].shape[1]]),
         labels=torch.zeros(1),
     )
-    out, p = lnln.load_pretrained("mini")(batch), lnln.posterior(batch)
-    best = float(best_answer(p, "mae")[0])
-    return {
-        "y": out.sentiment.item(),
-        "w": out.completeness.item(),
-        "best": best,
-        "error": float(p[0] @ np.abs(GRID - best)),
-    }
+    out = lnln.load_pretrained("mini")(batch)
+    assert out.probabilities is not None
+    found: dict[str, Any] = {"w": out.completeness.item()}
+    for name, best, p in (
+        ("probabilities", "model", out.probabilities.double().numpy()),
+        ("posterior", "exact", lnln.posterior(batch)),
+    ):
+        median = float(read_out(p, "mae")[0])
+        error = float(p[0] @ np.abs(GRID - median))
+        found |= {name: list(p[0]), best: {"best": median, "error": error}}
+    return found
 
 
 def questions(count: int) -> Iterator[dict[str, Any]]:
@@ -133,8 +136,11 @@ def test_answers_equal_those_of_python(
     page.wait_for_selector("#explorer-lab [data-answers]", timeout=60_000)
     for question in questions(50):
         found = lab.evaluate("(e, question) => e.answer(question)", question)
-        for name, value in by_python(question).items():
-            assert found[name] == pytest.approx(value, abs=1e-4), (name, question)
+        expected = by_python(question)
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            close = pytest.approx(value, abs=1e-4, rel=0)
+            assert found[name] == close, (name, question)
     # The reader's road: type, erase a word, take the voice away.
     page.get_by_label("your own sentence").fill("It was not good!")
     said = lab.locator("[role=status]").last
@@ -146,8 +152,14 @@ def test_answers_equal_those_of_python(
     expected = by_python(question | {"kept": [True, True, False, True]})
     text = said.inner_text()
     assert text != before
-    assert f"LNLN answers {expected['y']:+.2f}" in text.replace("−", "-")
-    assert f"w = {expected['w']:.2f}" in text and f"{expected['error']:.2f}" in text
+    best, error = expected["model"].values()
+    told = text.replace("−", "-")
+    assert f"LNLN answers {best:+.1f}, expecting to err by {error:.2f}" in told
+    assert f"w = {expected['w']:.2f}" in told
+    best, error = expected["exact"].values()
+    assert f"The best answer is {best:+.1f}; it errs by {error:.2f}" in told
+    for name, shares in drawn_distributions(lab).items():
+        assert shares == pytest.approx(expected[name], abs=2e-3), name
     lab.screenshot(path=shots / "browser-model.png")
     assert faults == []
     page.close()
@@ -163,7 +175,7 @@ def test_missing_files_are_told(browser: Browser, served: str) -> None:
         timeout=20_000,
     )
     assert "make book" in told.inner_text()
-    assert page.locator("#explorer-computed-beforehand svg").is_visible()
+    assert page.locator("#explorer-computed-beforehand svg[role=img]").is_visible()
     page.close()
 
 

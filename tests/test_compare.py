@@ -35,6 +35,7 @@ from lnln.paper import grid as grids
 from lnln.paper.grid import Cell, cells_of, run_grid
 from lnln.training.checkpoint import CheckpointError, write_tensors
 from lnln.training.presets import preset_for
+from lnln.training.scoring.metrics import METRICS
 from lnln.training.settings import with_train
 
 METHODS = ("almt", "lnln")
@@ -77,6 +78,22 @@ def test_every_cell_is_there_with_its_seed(grid: tuple[Path, list[Path]]) -> Non
     assert len(lines) == 2 + 7 * 4
     assert any(line.startswith("| audio + vision | LNLN |") for line in lines)
     assert {r["seed"] for r in rows if r["method"] == "ALMT"} == {"1", "2"}
+
+
+def test_both_answers_of_a_method_stand_side_by_side(tmp_path: Path) -> None:
+    command = "compare --methods almt --answers point distribution --seeds 1 --quiet"
+    options = "--mask-seeds 0 --epochs 1 --train-size 60 --device cpu"
+    out = ["--out", str(tmp_path)]
+    assert main([*command.split(), *options.split(), *out]) == 0
+    names = sorted(p.parent.name for p in tmp_path.glob("*/record.json"))
+    assert names == ["almt-1", "almt.distribution-1"]
+    scores = lnln.read_csv(tmp_path / "scores.csv")
+    told = scores[scores["metric"] == "divergence"]
+    assert set(told["method"]) == {"ALMT (distribution)"} and len(told) == 10
+    assert (told["value"] > 0).all()
+    table = (tmp_path / "distributions.md").read_text()
+    assert "ALMT (distribution)" in table and "Bayes limit" in table
+    assert "| ALMT |" not in table
 
 
 def test_what_is_finished_is_not_done_again(
@@ -135,7 +152,7 @@ def test_table_by_rate_holds_the_means_of_its_rows(
         used = (scores.method == "LNLN") & (scores.metric == "mae")
         values = scores[used & (scores.rate == rate) & (scores.available == subset)]
         assert len(values) == 4  # two training seeds, two mask seeds
-        means = summary(scores, "mosi", lines).set_index(
+        means = summary(scores, METRICS["mosi"], lines).set_index(
             ["setting", "method", "metric"]
         )
         want = pytest.approx(sum(values.value) / 4)
@@ -202,17 +219,19 @@ def test_spreads_of_seeds_and_masks_are_kept_apart() -> None:
         *((2, 1, r, 2.2 + r) for r in (0.0, 0.5)),
         (1, 0, 1.0, 99.0),  # not one of the ten rates
     )
-    means = summary(scores, "mosi")
+    means = summary(scores, METRICS["mosi"])
     (line,) = means.to_dict("records")
     assert line["mean"] == pytest.approx(1.85)
     assert line["std_training"] == pytest.approx(1 / math.sqrt(2))
     assert line["std_masks"] == pytest.approx(0.2 / math.sqrt(2))
-    (alone,) = summary(scores[:1], "mosi").to_dict("records")
+    (alone,) = summary(scores[:1], METRICS["mosi"]).to_dict("records")
     assert math.isnan(alone["std_training"]) and math.isnan(alone["std_masks"])
-    table = metric_columns(means, "mosi")
+    table = metric_columns(means, METRICS["mosi"])
     assert "| 1.850 ± 0.707 |" in markdown(table)
     assert r"& 1.850 $\pm$ 0.707 &" in latex(table)
-    assert "| 1.850 ± 0.141 |" in markdown(metric_columns(means, "mosi", "std_masks"))
+    assert "| 1.850 ± 0.141 |" in markdown(
+        metric_columns(means, METRICS["mosi"], "std_masks")
+    )
 
 
 def test_one_table_is_printed_in_three_ways() -> None:

@@ -14,10 +14,11 @@ from lnln.data.batch import CLS, MASK, MODALITIES, PAD, SEP, SPLITS, UNK, Batch,
 from lnln.data.simulated import corpus
 from lnln.data.simulated.corpus import GRID, posterior, prior, simulate
 from lnln.data.simulated.lexicon import lexicon, transcripts
-from lnln.evaluation.limits import bayes_limit, best_answer, limit_scores
+from lnln.evaluation.limits import bayes_limit
 from lnln.missing.erasing import MODALITY_SUBSETS, erase, fixed_rates, split_uniforms
-from lnln.training.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.training.presets import PRESETS
+from lnln.training.scoring.distributions import best_scores, read_out
+from lnln.training.scoring.metrics import HIGHER_IS_BETTER, evaluate_predictions
 
 #: Tokens and labels of simulate("mini"); frames are left out, whose last bits may
 #: differ between platforms.
@@ -390,7 +391,7 @@ def calibration(
     y = true_labels(batch)
     place = np.rint(y * 5).astype(int) + 15
     mean = p @ GRID
-    median = best_answer(p, "mae")
+    median = read_out(p, "mae")
     distance = abs(median[:, None] - GRID)
     log_p = np.log(np.maximum(p, 1e-300))
     terms = {
@@ -667,19 +668,19 @@ def test_no_answer_beats_the_best_one_in_expectation(seed: int, spread: float) -
         ("acc3", 1),
     ):
         key = "class" if metric in ("acc7", "acc5", "acc3") else metric
-        best = float(best_answer(p[None], metric)[0])
+        best = float(read_out(p[None], metric)[0])
         top = expected_scores(p, best, limit)[key]
         for rival in rivals:
             assert top >= expected_scores(p, rival, limit)[key] - 1e-9, (metric, rival)
 
 
-def test_the_best_answers_beat_the_posterior_mean_on_their_own_metric(
+def test_the_read_outs_beat_the_posterior_mean_on_their_own_metric(
     many_tests: Batch,
 ) -> None:
     labels = true_labels(many_tests)
     p = posterior(corrupt(many_tests, 0.5), prior("test"))
     by_mean = evaluate_predictions(p @ GRID, labels, "mosi")
-    best = limit_scores(p, labels)
+    best = best_scores(p, labels)
     assert best["corr"] == by_mean["corr"]
     assert best["mae"] < by_mean["mae"]
     for metric in ("acc7", "acc5", "acc3", "acc2_neg_pos", "acc2_neg_nonneg"):
@@ -689,6 +690,6 @@ def test_the_best_answers_beat_the_posterior_mean_on_their_own_metric(
 def test_no_other_answer_correlates_better_than_the_mean(many_tests: Batch) -> None:
     labels = true_labels(many_tests)
     p = posterior(corrupt(many_tests, 0.5), prior("test"))
-    mean = np.corrcoef(best_answer(p, "corr"), labels)[0, 1]
-    for rival in (best_answer(p, "mae"), GRID[p.argmax(axis=1)], (p @ GRID) ** 3):
+    mean = np.corrcoef(read_out(p, "corr"), labels)[0, 1]
+    for rival in (read_out(p, "mae"), GRID[p.argmax(axis=1)], (p @ GRID) ** 3):
         assert mean > np.corrcoef(rival, labels)[0, 1]

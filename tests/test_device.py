@@ -23,9 +23,9 @@ from lnln.paper import grid, released
 from lnln.paper.grid import Cell, run_cell
 from lnln.teaching import study, trial
 from lnln.training import loop as training
-from lnln.training.checkpoint import Predictions
 from lnln.training.devices import DeviceMemoryError, resolve_device
 from lnln.training.presets import PRESETS
+from lnln.training.scoring.predictions import Predictions
 
 DATA = Source("simulated:mini", train_size=40)
 

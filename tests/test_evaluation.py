@@ -28,7 +28,7 @@ from lnln.evaluation.linear import fit_linear
 from lnln.evaluation.plots import save_figure
 from lnln.evaluation.sweep import BAYES, COLUMNS, FLOOR, LINEAR, mean_by_rate
 from lnln.evaluation.tables import plain, rate_table
-from lnln.training.metrics import METRICS
+from lnln.training.scoring.metrics import METRICS
 from lnln.training.settings import with_train
 
 
@@ -69,7 +69,7 @@ def test_swept_scores_are_those_of_direct_prediction(
     run: Path, dataset: Dataset
 ) -> None:
     from lnln import erase, fixed_rates, load_model, split_uniforms
-    from lnln.training.metrics import evaluate_predictions
+    from lnln.training.scoring.metrics import evaluate_predictions
 
     batch = dataset.test.batch
     uniforms = split_uniforms(batch, 4)

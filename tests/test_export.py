@@ -1,22 +1,28 @@
 """Exported files compute what the model computes."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
 import lnln
 from lnln.cli.main import main
+from lnln.data.batch import LABEL_VALUES
 from lnln.evaluation.export import INPUTS, ExportError, export_onnx
 from lnln.models import build_model
 from lnln.training.checkpoint import TrainedModel
 
 
-def untrained(variant: str) -> TrainedModel:
+def untrained(variant: str, answer_size: int) -> TrainedModel:
     preset = lnln.PRESETS["mini"]
-    model = replace(preset.model, variant=variant, dropout=0.0)
+    model = replace(preset.lnln, variant=variant, answer_size=answer_size, dropout=0.0)
     torch.manual_seed(0)
     return TrainedModel(
         build_model(model).eval(), replace(preset, model=model), None, {}
@@ -30,6 +36,14 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def run(path: Path, batch: lnln.Batch) -> dict[str, Any]:
+    """What a file says about utterances, by the names of its outputs, in its order."""
+    session = onnxruntime.InferenceSession(path)
+    found = session.run(None, {n: getattr(batch, n).numpy() for n in INPUTS})
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, map(torch.from_numpy, found), strict=True))
+
+
 @pytest.mark.parametrize("rate", [0.0, 0.6, 1.0])
 def test_file_agrees_with_pytorch_on_erased_utterances(
     shipped: Path, rate: float
@@ -37,36 +51,70 @@ def test_file_agrees_with_pytorch_on_erased_utterances(
     test = lnln.simulate("mini", 5).test.batch
     holes = lnln.split_uniforms(test, 1)
     batch = lnln.erase(test, lnln.fixed_rates(len(test), rate), holes).batch
-    session = onnxruntime.InferenceSession(shipped)
-    found = session.run(None, {n: getattr(batch, n).numpy() for n in INPUTS})
+    found = run(shipped, batch)
+    assert list(found) == ["sentiment", "probabilities", "completeness"]
     output = lnln.load_pretrained("mini")(batch)
-    for ours, theirs in zip(
-        (output.sentiment, output.completeness), found, strict=True
-    ):
-        assert torch.allclose(ours, torch.from_numpy(theirs), atol=1e-4)
+    for name, theirs in found.items():
+        assert torch.allclose(getattr(output, name), theirs, atol=1e-4, rtol=0), name
+
+
+def test_file_says_what_its_probabilities_are_about(shipped: Path) -> None:
+    session = onnxruntime.InferenceSession(shipped)
+    stated = json.loads(session.get_modelmeta().custom_metadata_map["label_values"])
+    assert stated == list(LABEL_VALUES["mosi"])
+    found = run(shipped, lnln.simulate("mini").test.batch)
+    p = found["probabilities"].double().numpy()
+    assert np.allclose(p.sum(axis=1), 1, atol=1e-5) and p.min() >= 0
+    assert np.allclose(p @ stated, found["sentiment"], atol=1e-4)
+
+
+@pytest.mark.parametrize(("variant", "count"), [("paper", 1), ("released", 21)])
+def test_outputs_follow_the_kind_of_answer(
+    tmp_path: Path, variant: str, count: int
+) -> None:
+    path = tmp_path / "model.onnx"
+    assert export_onnx(untrained(variant, count), path) < 1e-4
+    found = run(path, lnln.simulate("mini").test.batch.select(torch.arange(3)))
+    middle = [] if count == 1 else ["probabilities"]
+    assert list(found) == ["sentiment", *middle, "completeness"]
+    if middle:
+        assert found["probabilities"].shape == (3, count)
+    stated = onnxruntime.InferenceSession(path).get_modelmeta().custom_metadata_map
+    assert ("label_values" in stated) == bool(middle)
 
 
 def test_lengths_and_batch_are_free(shipped: Path) -> None:
     session = onnxruntime.InferenceSession(shipped)
     assert all(isinstance(i.shape[0], str) for i in session.get_inputs())
     one = lnln.simulate("mini").test.batch.select(torch.tensor([2])).trim()
-    inputs = {n: getattr(one, n).numpy() for n in INPUTS}
-    (y, _) = session.run(None, inputs)
     expected = lnln.load_pretrained("mini")(one).sentiment
-    assert torch.allclose(torch.from_numpy(y), expected, atol=1e-4)
+    assert torch.allclose(run(shipped, one)["sentiment"], expected, atol=1e-4)
 
 
-def test_released_variant_is_exported_too(tmp_path: Path) -> None:
-    assert export_onnx(untrained("released"), tmp_path / "released.onnx") < 1e-4
-
-
-def test_a_wrong_file_does_not_appear(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("wrong", ["sentiment", "probabilities", "completeness"])
+@pytest.mark.parametrize("fault", [1e-3, float("nan")])
+def test_a_file_that_is_wrong_in_one_number_does_not_appear(
+    shipped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wrong: str,
+    fault: float,
 ) -> None:
-    monkeypatch.setattr("lnln.evaluation.export.TOLERANCE", -1.0)
-    path = tmp_path / "wrong.onnx"
+    class Session(onnxruntime.InferenceSession):  # type: ignore[misc]
+        def run(self, names: list[str], inputs: dict[str, Any]) -> list[Any]:
+            found = super().run(names, inputs)
+            if len(found[0]) == 7:
+                found[names.index(wrong)].reshape(7, -1)[3, -1] += fault
+            return list(found)
+
+    right = SimpleNamespace(model_proto=onnx.load(shipped))
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **options: right)
+    path = tmp_path / "model.onnx"
+    assert export_onnx(lnln.load_pretrained("mini"), path) < 1e-4
+    path.unlink()
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     with pytest.raises(ExportError, match="differs from PyTorch"):
-        export_onnx(untrained("paper"), path)
+        export_onnx(lnln.load_pretrained("mini"), path)
     assert list(tmp_path.iterdir()) == []
 
 

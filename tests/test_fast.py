@@ -12,7 +12,7 @@ from torch import Tensor
 from lnln.data.batch import CLS, MODALITIES, SEP, Batch, valid_positions
 from lnln.data.errors import SettingsError
 from lnln.missing.erasing import erase, split_uniforms
-from lnln.models.encoder import EncoderConfig, TextEncoder
+from lnln.models.blocks.encoder import EncoderConfig, TextEncoder
 from lnln.models.fast import GROUPS, fast, in_groups, length_groups
 from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
 from lnln.models.method import LossWeights, Method

@@ -26,7 +26,7 @@ def output(
     count = len(sentiment)
     blank = torch.zeros(count, 2, 3)
     return Output(
-        sentiment=torch.tensor(sentiment),
+        answer=torch.tensor(sentiment),
         completeness=torch.tensor(completeness),
         proxy_logits=torch.zeros(count, 2, 2),
         language_logits=torch.zeros(count, 2, 2),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import pearsonr
 from sklearn import metrics as sk
 
-from lnln.training.metrics import (
+from lnln.training.scoring.metrics import (
     FINEST,
     HIGHER_IS_BETTER,
     METRICS,

@@ -19,8 +19,8 @@ from lnln.data.errors import SettingsError
 from lnln.data.simulated.corpus import simulate
 from lnln.missing.erasing import erase, fixed_rates, split_uniforms
 from lnln.models import build_model
-from lnln.models.encoder import EncoderConfig, TextEncoder
-from lnln.models.layers import (
+from lnln.models.blocks.encoder import EncoderConfig, TextEncoder
+from lnln.models.blocks.layers import (
     FeedForward,
     MultiHeadAttention,
     TransformerEncoder,

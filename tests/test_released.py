@@ -30,7 +30,7 @@ import lnln.models.released
 from lnln.data.batch import MODALITIES, Batch
 from lnln.missing.erasing import Erased, erase, fixed_rates, split_uniforms
 from lnln.models import build_model
-from lnln.models.encoder import TextEncoder
+from lnln.models.blocks.encoder import TextEncoder
 from lnln.models.fast import encode_both
 from lnln.models.lnln import (
     LNLNConfig,

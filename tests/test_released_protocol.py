@@ -34,8 +34,8 @@ from lnln.models import build_model
 from lnln.paper.released import evaluate_released, load_released, to_released
 from lnln.training.checkpoint import CheckpointError, TrainedModel, load_model
 from lnln.training.loop import TrainingError, train
-from lnln.training.metrics import METRICS, evaluate_predictions
 from lnln.training.presets import PRESETS, as_released
+from lnln.training.scoring.metrics import METRICS, evaluate_predictions
 from lnln.training.settings import Preset, TrainConfig, learning_rate, with_train
 
 COUNT, TEXT, FRAMES = 12, 9, 40

@@ -20,8 +20,8 @@ from lnln import PRESETS, CheckpointError, Dataset, Preset, load_model, simulate
 from lnln.data.batch import Batch, DataError
 from lnln.training.checkpoint import selected_checkpoints
 from lnln.training.loop import TrainingError
-from lnln.training.metrics import METRICS
 from lnln.training.run import Run
+from lnln.training.scoring.metrics import METRICS
 from lnln.training.settings import TrainConfig, learning_rate, with_train
 
 SIZE = 96

@@ -19,10 +19,13 @@ from lnln.data.batch import Dataset
 from lnln.data.opening import open_source
 from lnln.evaluation.tables import write_tables
 from lnln.models import TITLES, title_of
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.paper.grid import cells_of, run_grid
 from lnln.training.presets import PRESETS, preset_for
-from lnln.training.settings import Preset, with_train
+from lnln.training.settings import ANSWERS, Preset, with_train
+
+#: What the folder of a cell is named behind the method.
+_SUFFIXES = {"point": "", "distribution": ".distribution"}
 
 
 def add_compare(commands: Subparsers) -> None:
@@ -32,9 +35,10 @@ def add_compare(commands: Subparsers) -> None:
         help="train and score several methods; write tables",
         description="Train and score every method with every seed on the same data and "
         "masks. What is finished is not done again; a killed grid goes on. Writes "
-        "scores.csv, curves.png and the tables overall, rates and (with --modalities) "
-        "modalities as .csv, .md and .tex. Under another --corruption the same models "
-        "are scored, not trained again. On simulated data the mini preset takes 1 "
+        "scores.csv, curves.png and the tables overall, rates, (with --modalities) "
+        "modalities and (with --answers distribution) distributions as .csv, .md and "
+        ".tex. Under another --corruption the same models are scored, not trained "
+        "again. On simulated data the mini preset takes 1 "
         "to 4 minutes a method and seed on a CPU.",
     )
     parser.add_argument(
@@ -44,6 +48,14 @@ def add_compare(commands: Subparsers) -> None:
         metavar="METHOD",
         help=f"all (the default), {', '.join(TITLES)}, or a class of your own, as "
         "my_module:MyMethod",
+    )
+    parser.add_argument(
+        "--answers",
+        nargs="+",
+        choices=sorted(ANSWERS),
+        default=["point"],
+        help="what each method answers with (default: point). "
+        + "; ".join(f"{name}: {what}" for name, what in ANSWERS.items()),
     )
     parser.add_argument(
         "--modalities", action="store_true", help="also all subsets of modalities"
@@ -110,10 +122,16 @@ def _compare(options: argparse.Namespace) -> int:
     source = replace(source, sha256=dataset.sha256)
     methods = list(TITLES) if "all" in options.methods else options.methods
     # A folder's name, in which a colon would not do everywhere.
-    names = {method: method.replace(":", ".") for method in methods}
+    names = {
+        f"{method.replace(':', '.')}{_SUFFIXES[answer]}": (method, answer)
+        for method in methods
+        for answer in options.answers
+    }
     presets = {
-        name: adapted(preset_for(method, options.preset), options, dataset)
-        for method, name in names.items()
+        name: with_train(
+            adapted(preset_for(method, options.preset), options, dataset), answer=answer
+        )
+        for name, (method, answer) in names.items()
     }
     cells = cells_of(
         presets,
@@ -127,6 +145,8 @@ def _compare(options: argparse.Namespace) -> int:
     )
     paths = run_grid(cells, progress=not options.quiet, cluster=options.cluster)
     kind = options.corruption
-    titles = {name: title_of(method) for method, name in names.items()}
+    titles = {
+        name: title_of(method, answer) for name, (method, answer) in names.items()
+    }
     print(write_tables(paths, options.out, dataset.scheme, titles, corruption=kind))
     return 0

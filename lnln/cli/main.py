@@ -125,7 +125,10 @@ def _add_export(commands: Subparsers) -> None:
         "export",
         help="write a trained model as an ONNX file",
         description="Write a trained model as an ONNX file with free batch size and "
-        "lengths; the file is compared with PyTorch. Takes about 20 seconds for mini.",
+        "lengths. Its outputs are sentiment (of a distribution the mean), then, from a "
+        "model that answers with a distribution, probabilities of the label values "
+        "(which the file's metadata list), then completeness. The file is compared "
+        "with PyTorch in all of them. Takes about 20 seconds for mini.",
     )
     parser.add_argument(
         "model", help="a run folder of lnln train, or 'mini' for the shipped model"

@@ -10,7 +10,7 @@ import torch
 
 from lnln.data.batch import MODALITIES, Dataset
 from lnln.evaluation.tables import plain
-from lnln.training.metrics import FINEST, class_counts
+from lnln.training.scoring.metrics import FINEST, class_counts
 
 #: The files published with MMSA by their SHA-256.
 PUBLISHED = dict(

@@ -15,7 +15,7 @@ from lnln.data.mmsa.labels import LIMITS
 from lnln.data.opening import Source, open_source
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.models import METHODS
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.method import PARTS, RELEASED_CHOICES, ModelConfig, Variant
 from lnln.training.devices import is_first
 from lnln.training.loop import train

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lnln.data.errors import UserError
@@ -22,6 +24,12 @@ MODALITIES = ("l", "a", "v")
 #: Token ids shared by bert-base-uncased, bert-base-chinese and the simulated corpus.
 PAD, UNK, CLS, SEP, MASK = 0, 100, 101, 102, 103
 SPLITS = ("train", "valid", "test")
+
+#: The values that labels can take, by scheme: means of five annotators' scores.
+LABEL_VALUES: dict[str, NDArray[np.float64]] = {
+    "mosi": np.round(np.arange(-15, 16) / 5.0, 1),
+    "sims": np.round(np.arange(-10, 11) / 10.0, 1),
+}
 
 
 class DataError(UserError, ValueError):

@@ -3,12 +3,18 @@
 The file holds everything: column scaling, text encoder, network. Any number of
 utterances and any lengths up to the model's own may be asked for. What is written is
 compared with PyTorch before it appears under its name.
+
+Outputs, in this order: `sentiment` (B,), the answer as a number, of a distribution its
+mean; from a model that answers with a distribution `probabilities` (B, K) of the label
+values, which the file's metadata list as JSON under "label_values"; `completeness`
+(B,), w.
 """
 
 from __future__ import annotations
 
 import copy
 import io
+import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -22,8 +28,9 @@ from torch import Tensor, nn
 from lnln.data.batch import CLS, SEP, Batch, SpecialTokens
 from lnln.data.errors import MissingPackageError, SettingsError
 from lnln.data.files import atomic_path
+from lnln.models import build_model
+from lnln.models.blocks.answers import label_values
 from lnln.models.lnln import LNLN, LNLNConfig
-from lnln.models.released import network_of
 from lnln.training.checkpoint import TrainedModel, keeping_random_state
 
 #: Largest difference to PyTorch with which a file is accepted.
@@ -37,7 +44,6 @@ INPUTS = (
     "vision",
     "vision_lengths",
 )
-OUTPUTS = ("sentiment", "completeness")
 
 
 class ExportError(RuntimeError):
@@ -54,23 +60,27 @@ class _Reader(nn.Module):
         super().__init__()
         if not isinstance(trained.model, LNLN):
             raise SettingsError("only LNLN can be exported")
-        kind = network_of(trained.model.config.variant)
         architecture = trained.model.text_encoder.architecture()
         with keeping_random_state():
-            self.net = kind(trained.model.config, architecture)
+            self.net = build_model(trained.model.config, architecture, plain=True)
         self.net.load_state_dict(trained.model.state_dict())
         self.standardizer = trained.standardizer
         data = trained.provenance.get("data", {})
         self.special = SpecialTokens(**data.get("special_tokens", {}))
 
-    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
         labels = inputs[0].new_zeros(inputs[0].shape[0], dtype=torch.float32)
         parts: dict[str, Any] = dict(zip(INPUTS, inputs, strict=True))
         batch = Batch(**parts, labels=labels, special=self.special)
         if self.standardizer is not None:
             batch = self.standardizer(batch)
         output = self.net(batch)
-        return output.sentiment, output.completeness
+        outputs = {
+            "sentiment": output.sentiment,
+            "probabilities": output.probabilities,
+            "completeness": output.completeness,
+        }
+        return {name: x for name, x in outputs.items() if x is not None}
 
 
 def export_onnx(trained: TrainedModel, path: Path | str) -> float:
@@ -105,32 +115,58 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
     dynamic = tuple(
         {0: count, 1: sizes[name]} if name in sizes else {0: count} for name in INPUTS
     )
+    example = _example(config, 3, config.text_length)
+    with torch.no_grad():
+        outputs = reader(*example)
     with atomic_path(path) as draft:
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(
                 reader,
-                _example(config, 3, config.text_length),
+                example,
                 dynamo=True,
                 external_data=False,
                 dynamic_shapes=(dynamic,),
                 input_names=list(INPUTS),
-                output_names=list(OUTPUTS),
+                output_names=list(outputs),
+                custom_translation_table={torch.ops.aten.squeeze.dim: _squeeze},
             )
             assert program is not None  # only the other exporter gives None
-            onnx.save(_bare(program.model_proto), draft)
+            model = _bare(program.model_proto)
+            if "probabilities" in outputs:
+                values = label_values(outputs["probabilities"].double()).tolist()
+                onnx.helper.set_model_props(model, {"label_values": json.dumps(values)})
+            onnx.save(model, draft)
         session = onnxruntime.InferenceSession(draft)
         worst = 0.0
         for number, length in ((1, 3), (4, config.text_length), (7, 9)):
-            inputs = _example(config, number, length)
-            named = dict(zip(INPUTS, (x.numpy() for x in inputs), strict=True))
-            with torch.no_grad():
-                expected = reader(*inputs)
-            for ours, theirs in zip(expected, session.run(None, named), strict=True):
-                difference = (ours - torch.from_numpy(theirs)).abs().max().item()
-                worst = max(worst, difference)
+            worst = max(
+                worst, _apart(reader, session, _example(config, number, length))
+            )
         if not worst <= TOLERANCE:
             raise ExportError(f"{path}: differs from PyTorch by {worst:.1e}")
     return worst
+
+
+def _apart(reader: _Reader, session: Any, inputs: tuple[Tensor, ...]) -> float:
+    """The largest difference between network and file in any output."""
+    named = dict(zip(INPUTS, (x.numpy() for x in inputs), strict=True))
+    with torch.no_grad():
+        expected = reader(*inputs)
+    found = session.run(list(expected), named)
+    differences = [
+        (ours - torch.from_numpy(theirs)).abs().max()
+        for ours, theirs in zip(expected.values(), found, strict=True)
+    ]
+    return torch.stack(differences).nan_to_num(nan=torch.inf).max().item()
+
+
+def _squeeze(x: Any, dim: int) -> Any:
+    """As in PyTorch, logits stay as they are; the exporter would write a bad file."""
+    from onnxscript import opset18
+
+    wide = isinstance(x.shape[dim], int) and x.shape[dim] != 1
+    axes: Any = [dim]
+    return opset18.Identity(x) if wide else opset18.Squeeze(x, axes)
 
 
 def _example(config: LNLNConfig, count: int, length: int) -> tuple[Tensor, ...]:

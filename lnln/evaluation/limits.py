@@ -1,10 +1,9 @@
 """The Bayes limit: the best score anyone could reach on the simulated corpus.
 
-Each metric has its own best answer under the posterior: the median for MAE, the
-mean for Corr, the more probable sign for Acc-2, the most probable class for Acc-7,
-Acc-5 and Acc-3. With the training prior it is what a perfect learner of the training
-data could know. It is a limit on average: on a finite test set, whose prior differs
-on purpose, a model may be slightly above it by luck.
+Each metric is scored at its own read-out of the posterior. With the training prior it
+is what a perfect learner of the training data could know. It is a limit on average: on
+a finite test set, whose prior differs on purpose, a model may be slightly above it by
+luck.
 """
 
 from __future__ import annotations
@@ -12,57 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.data.simulated.corpus import GRID, posterior
+from lnln.data.simulated.corpus import posterior
 from lnln.missing.corruption import CORRUPTIONS
-from lnln.training.metrics import CLASSIFIERS, METRICS, evaluate_predictions
-
-Floats = NDArray[np.float64]
-
-
-def best_answer(p: Floats, metric: str) -> Floats:
-    """The prediction that maximises the expected score.
-
-    Args:
-        p: (N, 31) posterior over `corpus.GRID`.
-        metric: a name in `metrics.METRICS["mosi"]`. F1 gets the answer of its Acc-2
-            (which is not exactly the best for F1).
-
-    Returns:
-        (N,) predictions.
-    """
-    if metric == "mae":
-        return np.asarray(GRID[(np.cumsum(p, axis=1) < 0.5).sum(axis=1)])
-    if metric == "corr":
-        return np.asarray(p @ GRID)
-    if metric.endswith("neg_pos"):
-        return np.where(p[:, GRID > 0].sum(1) > p[:, GRID < 0].sum(1), 1.0, -1.0)
-    if metric.endswith("neg_nonneg"):
-        return np.where(p[:, GRID >= 0].sum(1) >= p[:, GRID < 0].sum(1), 1.0, -1.0)
-    classes = CLASSIFIERS["mosi"][metric](GRID)
-    mass = np.stack(
-        [p[:, classes == c].sum(axis=1) for c in np.unique(classes)], axis=1
-    )
-    # The classes are whole numbers around 0.
-    return mass.argmax(axis=1) - float(classes.max() // 2)
-
-
-def limit_scores(p: Floats, labels: Floats) -> dict[str, float]:
-    """Every metric at its own best answer.
-
-    Args:
-        p: (N, 31) posterior.
-        labels: (N,) true sentiment.
-
-    Returns:
-        {metric: score} for the metrics of scheme "mosi".
-    """
-    return {
-        m: evaluate_predictions(best_answer(p, m), labels, "mosi")[m]
-        for m in METRICS["mosi"]
-    }
+from lnln.training.scoring.distributions import Floats, best_scores, distribution_scores
 
 
 def bayes_limit(
@@ -86,7 +39,8 @@ def bayes_limit(
             of the intact data is taken, which damage can only move away from.
 
     Returns:
-        {metric: score}.
+        {metric: score}; where the posterior is exact, also its log score, CRPS and
+        coverage.
     """
     kind = CORRUPTIONS[corruption]
     labels = batch.labels.double().cpu().numpy().round(1)
@@ -94,5 +48,7 @@ def bayes_limit(
     for seed in mask_seeds:
         severity = rate if kind.exact else 0.0
         corrupted = kind.damage(batch, severity, available, seed).erased()
-        scores.append(limit_scores(posterior(corrupted, label_prior), labels))
+        p = posterior(corrupted, label_prior)
+        told = distribution_scores(p, labels) if kind.exact else {}
+        scores.append(best_scores(p, labels) | told)
     return {m: float(np.mean([s[m] for s in scores])) for m in scores[0]}

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from lnln.data.batch import MODALITIES, Batch, DataError, Dataset
 from lnln.data.files import atomic_path
+from lnln.data.simulated.corpus import posterior
 from lnln.evaluation.limits import bayes_limit
 from lnln.evaluation.linear import LinearBaseline
 from lnln.missing.corruption import CORRUPTIONS
@@ -21,13 +22,19 @@ from lnln.missing.erasing import MODALITY_SUBSETS, TEST_RATES
 from lnln.models import title_of
 from lnln.training.checkpoint import (
     CheckpointError,
-    Predictions,
     TrainedModel,
     load_model,
     selected_checkpoints,
 )
 from lnln.training.devices import resolve_device
-from lnln.training.metrics import evaluate_predictions, laziness, majority_floor
+from lnln.training.scoring.distributions import Floats, distribution_scores
+from lnln.training.scoring.metrics import (
+    FINEST,
+    evaluate_predictions,
+    laziness,
+    majority_floor,
+)
+from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset
 
 #: Columns of scores in tidy form, one number a row, as in `robustness.csv`. Rate and
@@ -160,10 +167,13 @@ def evaluate(
             known["method"] = _method_name(trained.preset)
             for condition in wanted:
                 predictions = _predict(trained, batch, condition, seeds, corruption)
+                exact = _posteriors(
+                    trained, dataset, split, condition, seeds, corruption
+                )
                 if watch is not None and "mae" in kept:
                     watch(condition, predictions)
-                for seed, predicted in zip(seeds, predictions, strict=True):
-                    scores = _scores(predicted, batch, dataset.scheme, kept)
+                for seed, predicted, p in zip(seeds, predictions, exact, strict=True):
+                    scores = _scores(predicted, batch, dataset.scheme, kept, p)
                     parts.append(_tidy(scores, condition, mask_seed=seed, **known))
                     bar.update()
     return pd.concat(parts, ignore_index=True)
@@ -200,6 +210,27 @@ def _predict(
     ]
 
 
+def _posteriors(
+    trained: TrainedModel,
+    dataset: Dataset,
+    split: str,
+    condition: Condition,
+    seeds: Sequence[int | str],
+    corruption: str,
+) -> Sequence[Floats | None]:
+    """What the predictions of `_predict` would be at best, where that is known."""
+    kind = CORRUPTIONS[corruption]
+    known = dataset.name == "simulated" and kind.exact
+    if not known or trained.preset.train.answer == "point":
+        return [None] * len(seeds)
+    available, rate = condition
+    usable = tuple(m for m in available if m in trained.preset.train.modalities)
+    batch = dataset.splits[split].batch
+    return [
+        posterior(kind.damage(batch, rate, usable, seed).erased()) for seed in seeds
+    ]
+
+
 def _check_kept(path: Path, files: dict[str, str], selection: str) -> None:
     if selection == "released" and not path.exists():
         metrics = ", ".join(m for m, file in files.items() if file == path.name)
@@ -214,20 +245,27 @@ def _method_name(preset: Preset) -> str:
     modalities = preset.train.modalities
     missing = [m for m in MODALITIES if m not in modalities]
     only = f" ({'+'.join(modalities)} only)" if missing else ""
-    return title_of(preset.model.method) + only
+    return title_of(preset.model.method, preset.train.answer) + only
 
 
 def _scores(
-    predicted: Predictions, batch: Batch, scheme: Any, kept: Sequence[str]
+    predicted: Predictions,
+    batch: Batch,
+    scheme: Any,
+    kept: Sequence[str],
+    exact: Floats | None,
 ) -> dict[str, float]:
-    scores = evaluate_predictions(predicted.sentiment, batch.labels, scheme)
+    scores = predicted.scores(batch.labels, scheme)
     chosen = {m: scores[m] for m in kept}
     if "mae" in kept:
-        lazy = laziness(predicted.sentiment, scheme)
+        lazy = laziness(predicted.read(FINEST[scheme][0], scheme), scheme)
         estimate = float(predicted.completeness.mean())
         # Only LNLN estimates it.
         chosen |= {} if math.isnan(estimate) else {"completeness": estimate}
         chosen |= {f"laziness_{k}": v for k, v in lazy.items()}
+        if (p := predicted.probabilities) is not None:
+            labels = batch.labels.double().cpu().numpy()
+            chosen |= distribution_scores(p, labels, scheme, exact)
     return chosen
 
 

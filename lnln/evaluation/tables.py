@@ -17,7 +17,8 @@ from lnln.missing.erasing import MODALITY_SUBSETS, TEST_RATES
 from lnln.models import TITLES
 from lnln.models.lnln import LNLNConfig
 from lnln.training.checkpoint import CheckpointError, read_tensors
-from lnln.training.metrics import METRICS
+from lnln.training.scoring.distributions import DISTRIBUTION_SCORES
+from lnln.training.scoring.metrics import METRICS
 
 _BOOTSTRAP = 2000
 _ESCAPED = str.maketrans({"_": r"\_", "%": r"\%", "±": r"$\pm$"})
@@ -110,13 +111,15 @@ def by_subset(scores: pd.DataFrame) -> pd.Series:
 
 
 def summary(
-    scores: pd.DataFrame, scheme: str, lines: Lines = over_rates
+    scores: pd.DataFrame,
+    metrics: Sequence[str],
+    lines: Lines = over_rates,
 ) -> pd.DataFrame:
     """Per line of a table, method and metric the mean, and two kinds of spread.
 
     Args:
         scores: of several cells, in tidy form.
-        scheme: "mosi" or "sims".
+        metrics: which, such as `METRICS["mosi"]`.
         lines: `over_rates`, `by_rate` or `by_subset`.
 
     Returns:
@@ -126,7 +129,7 @@ def summary(
         there is one only.
     """
     named = scores.assign(setting=lines(scores))
-    named = named[named["setting"].notna() & named["metric"].isin(METRICS[scheme])]
+    named = named[named["setting"].notna() & named["metric"].isin(metrics)]
     cell = ["setting", "method", "metric"]
     each = named.groupby([*cell, "seed", "mask_seed"], sort=False)["value"].mean()
 
@@ -143,13 +146,13 @@ def summary(
 
 
 def metric_columns(
-    means: pd.DataFrame, scheme: str, spread: str = "std_training"
+    means: pd.DataFrame, metrics: Sequence[str], spread: str = "std_training"
 ) -> pd.DataFrame:
     """A summary as it is printed: the metrics side by side, as texts.
 
     Args:
         means: from `summary`.
-        scheme: "mosi" or "sims".
+        metrics: which, in the order of the columns.
         spread: "std_training" or "std_masks", told where there are several seeds.
 
     Returns:
@@ -160,7 +163,7 @@ def metric_columns(
     texts = means.assign(text=means["mean"].map("{:.3f}".format) + told)
     texts = texts.set_index(["setting", "method", "metric"])["text"]
     table = texts.unstack("metric", sort=False)
-    table = table.reindex(columns=list(METRICS[scheme]), fill_value="").fillna("")
+    table = table.reindex(columns=list(metrics), fill_value="").fillna("")
     return table if means["setting"].nunique() > 1 else table.droplevel("setting")
 
 
@@ -234,7 +237,8 @@ def write_tables(
     Args:
         paths: the cells.
         folder: gets `scores.csv` (every score); `overall`, `rates` and, if the cells
-            have them, `modalities`, each as .csv, .md and .tex; and `curves.png`. Under
+            have them, `modalities` and `distributions`, each as .csv, .md and .tex; and
+            `curves.png`. Under
             another corruption than the paper's the names end in it.
         scheme: "mosi" or "sims".
         titles: see `scores_of`.
@@ -250,16 +254,20 @@ def write_tables(
 
     scores = scores_of(paths, titles, corruption)
     ev.write_csv(file("scores.csv"), scores)
-    overall = summary(scores, scheme)
+    metrics = METRICS[scheme]
+    overall = summary(scores, metrics)
     errors = overall[overall["metric"] == "mae"].set_index("method")["mean"]
     gaps = _gaps(paths, titles, reference, corruption)
-    text = _write_table(file("overall"), overall, errors, scheme, gaps)
-    _write_table(file("rates"), summary(scores, scheme, by_rate), errors, scheme)
+    text = _write_table(file("overall"), overall, errors, metrics, gaps)
+    _write_table(file("rates"), summary(scores, metrics, by_rate), errors, metrics)
+    told = summary(scores, DISTRIBUTION_SCORES, by_rate)
+    if not set(told["method"]) <= set(ev.REFERENCES):
+        _write_table(file("distributions"), told, errors, DISTRIBUTION_SCORES)
     if (scores["available"] == "l").any():
-        subsets = summary(scores, scheme, by_subset)
-        _write_table(file("modalities"), subsets, errors, scheme)
-    metrics = ("mae", "acc2" if scheme == "sims" else "acc2_neg_pos")
-    save_figure(robustness_figure(scores, metrics), file("curves.png"))
+        subsets = summary(scores, metrics, by_subset)
+        _write_table(file("modalities"), subsets, errors, metrics)
+    drawn = ("mae", "acc2" if scheme == "sims" else "acc2_neg_pos")
+    save_figure(robustness_figure(scores, drawn), file("curves.png"))
     return text
 
 
@@ -282,14 +290,14 @@ def _write_table(
     path: Path,
     means: pd.DataFrame,
     errors: pd.Series,
-    scheme: str,
+    metrics: Sequence[str],
     gaps: pd.Series | None = None,
 ) -> str:
     """Write .csv, .md and .tex, the largest errors first; returns the Markdown."""
     setting, _ = pd.factorize(means["setting"])
     means = means.iloc[np.lexsort([-means["method"].map(errors), setting])]
     ev.write_csv(path.with_suffix(".csv"), means)
-    table = metric_columns(means, scheme)
+    table = metric_columns(means, metrics)
     if gaps is not None and len(gaps):
         table = table.join(gaps).fillna("")
     for form, suffix in ((markdown, ".md"), (latex, ".tex")):

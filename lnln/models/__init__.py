@@ -66,21 +66,26 @@ def method_class(name: str) -> type[Method]:
     return found
 
 
-def title_of(method: str) -> str:
+def title_of(method: str, answer: str = "point") -> str:
     """A method's name as papers print it; of one of your own, its class."""
-    return TITLES.get(method, method.rpartition(":")[2])
+    told = "" if answer == "point" else f" ({answer})"
+    return TITLES.get(method, method.rpartition(":")[2]) + told
 
 
 def build_model(
-    config: ModelConfig, architecture: dict[str, Any] | None = None
+    config: ModelConfig,
+    architecture: dict[str, Any] | None = None,
+    plain: bool = False,
 ) -> Method:
     """The network of a configuration, with new weights, in its fast form.
 
     Args:
         config: of any method.
         architecture: see `TextEncoder`; for loading checkpoints.
+        plain: leave it in the form as written.
     """
     # Imported late: they import the modules that name this package.
+    from lnln.models.blocks.answers import answer_with_distribution
     from lnln.models.fast import fast
     from lnln.models.lnln import LNLNConfig
     from lnln.models.released import network_of
@@ -88,4 +93,7 @@ def build_model(
     kind = method_class(config.method)
     if isinstance(config, LNLNConfig):
         kind = network_of(config.variant)
-    return fast(kind(config, architecture))
+    model = kind(config, architecture)
+    if config.answer_size > 1:
+        answer_with_distribution(model, model.last, config.answer_size)
+    return model if plain else fast(model)

@@ -28,7 +28,7 @@ from torch.nn.functional import layer_norm, linear, pad, scaled_dot_product_atte
 
 from lnln.data.batch import MODALITIES, Batch, valid_positions
 from lnln.missing.erasing import Erased
-from lnln.models.layers import (
+from lnln.models.blocks.layers import (
     TransformerEncoder,
     TransformerLayer,
     attend,
@@ -284,7 +284,8 @@ class _FastLNLN(LNLN):
             embedded[m] = torch.stack(parts, dim=1).flatten(0, 1)
         output = self.answer(embedded)
         shape = (len(corruptions), len(complete))
-        return output.sentiment.view(shape), output.completeness.view(shape)
+        answers = output.answer.view(*shape, *output.answer.shape[1:])
+        return answers, output.completeness.view(shape)
 
 
 @cache

@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from lnln.data.batch import MODALITIES, Batch
 from lnln.data.errors import SettingsError, require
-from lnln.models.layers import (
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import (
     MultiHeadAttention,
     Perceptron,
     TransformerEncoder,
@@ -242,7 +243,7 @@ class Predictor(nn.Module):
         self.head = nn.Linear(config.width, 1)
 
     def forward(self, fused: Tensor) -> Tensor:
-        """(B, 1 + T, d) fused tokens to (B,) sentiment."""
+        """(B, 1 + T, d) fused tokens to the answer, (B,) y-hat."""
         return self.head(fused[:, 1:].mean(dim=1)).squeeze(-1)
 
 
@@ -266,6 +267,7 @@ class LNLN(Method):
     shareable = True
     config: LNLNConfig
     config_type = LNLNConfig
+    last = "predictor.head"
     #: The parts that a variant may replace.
     generator: ClassVar[type[nn.Module]] = ProxyGenerator
     scales: ClassVar[type[nn.Module]] = DominantScales
@@ -321,9 +323,9 @@ class LNLN(Method):
         dominants = self.dominant_scales(corrected)
         hyper = self.hyper_modality(dominants, audio, vision)
         fused = self.fusion(dominants[-1], hyper)
-        sentiment = self.predictor(fused)
+        answer = self.predictor(fused)
         found = (proxy, corrected, dominants, hyper, fused)
-        return Output(sentiment, completeness, embedded, *found)
+        return Output(answer, completeness, embedded, *found)
 
     def versions(self, batch: Batch, complete: Batch | None) -> Versions:
         """U^1_m and H^1_m of a batch; U^0_m is data for L_rec, nothing to learn."""
@@ -390,7 +392,7 @@ def lnln_losses(
     l_cc = mse_loss(output.completeness, completeness)
     l_adv = adversarial_loss(output.proxy_logits, output.language_logits)
     l_rec = reconstruction_loss(output.reconstructions).to(l_cc.device)
-    l_sp = mse_loss(output.sentiment, labels)
+    l_sp = task_loss(output.answer, labels, mse_loss)
     w = weights
     total = w.alpha * l_cc + w.beta * l_adv + w.gamma * l_rec + w.delta * l_sp
     return Losses(l_sp, l_cc, l_adv, l_rec, total)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from lnln.data.batch import Batch
 from lnln.data.errors import SettingsError
 from lnln.missing.erasing import Erased
-from lnln.models.encoder import EncoderConfig, TextEncoder
+from lnln.models.blocks.answers import Answered
+from lnln.models.blocks.encoder import EncoderConfig, TextEncoder
 
 #: What the released program computes otherwise than the paper describes, by name.
 #: Numbers are those of the list in `lnln.models.released`.
@@ -103,6 +104,8 @@ class ModelConfig:
         text_length, audio_length, vision_length: longest sequences T_l, T_a, T_v.
         audio_width, vision_width: feature sizes d_a, d_v.
         encoder: the text encoder.
+        answer_size: 1 for a number; 31 or 21 for a distribution over that many label
+            values.
     """
 
     method: ClassVar[str]
@@ -112,6 +115,7 @@ class ModelConfig:
     audio_width: int = 5
     vision_width: int = 20
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    answer_size: int = 1
 
 
 class Reconstruction(NamedTuple):
@@ -128,11 +132,11 @@ class Reconstruction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Output:
+class Output(Answered):
     """What a forward pass of LNLN gives; (B, T, d) where nothing else is said.
 
     Attributes:
-        sentiment: (B,) prediction y-hat.
+        answer: (B,) prediction y-hat, or (B, K) logits over the label values.
         completeness: (B,) w.
         embedded: {"l" | "a" | "v": H^1_m}.
         proxy: H^1_p.
@@ -145,7 +149,6 @@ class Output:
         reconstructions: per modality where a complete batch was given, else empty.
     """
 
-    sentiment: Tensor
     completeness: Tensor
     embedded: dict[str, Tensor]
     proxy: Tensor
@@ -178,15 +181,14 @@ class Losses(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Answered):
     """What the forward pass of a compared method gives.
 
     Attributes:
-        sentiment: (B,) prediction y-hat.
+        answer: (B,) prediction y-hat, or (B, K) logits over the label values.
         extras: features and further predictions, by name, for the loss and plots.
     """
 
-    sentiment: Tensor
     extras: dict[str, Any]
 
 
@@ -283,7 +285,7 @@ class Optimisation(Protocol):
 class Method(nn.Module):
     """A network that predicts sentiment, with what its training needs.
 
-    Subclasses define `forward`, whose result has `sentiment`, and `losses`.
+    Subclasses define `forward`, whose result has `answer`, and `losses`.
 
     Args:
         config: sizes and settings of the method.
@@ -297,6 +299,9 @@ class Method(nn.Module):
 
     #: Whether a BERT inside keeps its pooler, which no method reads.
     keeps_pooler: ClassVar[bool] = False
+
+    #: The last linear map, which gives the answer.
+    last: ClassVar[str] = "head"
 
     config: ModelConfig
 
@@ -360,14 +365,14 @@ class Method(nn.Module):
             corruptions: C results of `erase` on them.
 
         Returns:
-            (C, B) sentiment and (C, B) completeness, which is NaN for methods that
-            do not estimate it.
+            (C, B) or (C, B, K) answers, and (C, B) completeness, which is NaN for
+            methods that do not estimate it.
         """
         outputs = [self(part.batch) for part in corruptions]
-        sentiment = torch.stack([output.sentiment for output in outputs])
-        unknown = torch.full_like(sentiment[0], torch.nan)
+        answers = torch.stack([output.answer for output in outputs])
+        unknown = answers.new_full((len(complete),), torch.nan)
         told = [getattr(output, "completeness", unknown) for output in outputs]
-        return sentiment, torch.stack(told)
+        return answers, torch.stack(told)
 
 
 def split_by_decay(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

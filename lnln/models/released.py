@@ -67,7 +67,7 @@ import torch
 from torch import Tensor, nn
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.layers import (
+from lnln.models.blocks.layers import (
     TransformerEncoder,
     attend,
     learnable,
@@ -285,6 +285,8 @@ class WithoutCorrection(LNLN):
 class WithoutLearning(LNLN):
     """Table 4, "w/o DMML": H^1_d, H^1_a and H^1_v are concatenated."""
 
+    last = "concatenation.head"
+
     def __init__(
         self, config: LNLNConfig, architecture: dict[str, Any] | None = None
     ) -> None:
@@ -295,7 +297,7 @@ class WithoutLearning(LNLN):
         """The other parts are computed and not used."""
         output = super().answer(embedded)
         x = (output.corrected, embedded["a"], embedded["v"])
-        return replace(output, sentiment=self.concatenation(*x))
+        return replace(output, answer=self.concatenation(*x))
 
 
 class Concatenation(nn.Module):
@@ -306,10 +308,10 @@ class Concatenation(nn.Module):
         self.head = nn.Linear(3 * config.width, 1)
 
     def forward(self, dominant: Tensor, audio: Tensor, vision: Tensor) -> Tensor:
-        """(B, T, d) H^1_d, H^1_a and H^1_v to (B,) sentiment."""
+        """(B, T, d) H^1_d, H^1_a and H^1_v to the answer, (B,) y-hat."""
         joined = torch.cat([dominant, audio, vision], dim=-1).mean(dim=1)
-        sentiment: Tensor = self.head(joined).squeeze(-1)
-        return sentiment
+        answer: Tensor = self.head(joined).squeeze(-1)
+        return answer
 
 
 #: The classes of a variant's choices, by their names in `Variant`.

@@ -24,9 +24,10 @@ from lnln.data.opening import Source, open_source
 from lnln.evaluation import sweep as ev
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
-from lnln.training.checkpoint import Predictions, write_tensors
+from lnln.training.checkpoint import write_tensors
 from lnln.training.devices import resolve_device
 from lnln.training.loop import train
+from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset, with_train
 
 # Seeds are set per process, so two cells must not run in threads of one.
@@ -111,7 +112,7 @@ def _score(cell: Cell, dataset: Dataset) -> None:
 
     def keep(condition: ev.Condition, predictions: Sequence[Predictions]) -> None:
         if condition[0] == own and condition[1] in TEST_RATES:
-            predicted.extend(p.sentiment for p in predictions)
+            predicted.extend(p.read("mae", dataset.scheme) for p in predictions)
 
     wanted = ev.conditions(TEST_RATES, cell.subsets, own)
     seeds = cell.mask_seeds

@@ -21,7 +21,6 @@ from lnln.models import build_model
 from lnln.models.lnln import LNLN, LNLNConfig
 from lnln.training.checkpoint import CheckpointError, TrainedModel, keeping_random_state
 from lnln.training.devices import resolve_device
-from lnln.training.metrics import evaluate_predictions
 from lnln.training.presets import PRESETS, RELEASED_FUSION_DEPTH, as_released
 
 if TYPE_CHECKING:
@@ -208,7 +207,7 @@ def evaluate_released(
         for rate in rates
     ]
     return {
-        rate: evaluate_predictions(p.sentiment, batch.labels, dataset.scheme)
+        rate: p.scores(batch.labels, dataset.scheme)
         for rate, p in zip(rates, trained.sweep(batch, corruptions), strict=True)
     }
 

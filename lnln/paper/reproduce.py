@@ -26,6 +26,7 @@ from lnln.paper.grid import Cell
 from lnln.paper.printed import printed
 from lnln.training.presets import PRESETS, preset_for
 from lnln.training.run import disk_of, size
+from lnln.training.scoring.metrics import METRICS
 from lnln.training.settings import Preset
 
 #: The methods of Table 8.
@@ -218,8 +219,8 @@ def write_exhibit(
     text = write_tables(paths, folder, scheme, titles, reference, corruption)
     if exhibit.table == "spread":
         # Table 8 done apart for both kinds of chance.
-        means = summary(scores_of(paths, titles, corruption), scheme)
-        masks = markdown(metric_columns(means, scheme, "std_masks"))
+        means = summary(scores_of(paths, titles, corruption), METRICS[scheme])
+        masks = markdown(metric_columns(means, METRICS[scheme], "std_masks"))
         text = (
             f"± between training seeds:\n\n{text}\n\n± between mask seeds:\n\n{masks}"
         )

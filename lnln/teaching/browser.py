@@ -1,8 +1,9 @@
 """The trained model on a page: it runs in the reader's browser, through ONNX.
 
 The markup loads nothing until the reader asks for it. Then it takes the files that
-`make book` puts beside the pages: onnxruntime-web and the exported model. The exact
-posterior is computed in JavaScript from the constants of `lnln.data.simulated.corpus`.
+`make book` puts beside the pages: onnxruntime-web and the exported model, which answers
+with a distribution. The exact posterior under it is computed in JavaScript from the
+constants of `lnln.data.simulated.corpus`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ FILES = "../_static/browser/"
 
 _PAGE = """<div id="explorer-{key}"></div>
 <script type="module">
-const figure = null;
 {module}
 lab(document.getElementById("explorer-{key}"), {data},
   new URL("{files}", document.baseURI));
@@ -47,7 +47,7 @@ class BrowserLab:
         }
 
     def _repr_html_(self) -> str:
-        parts = (FOLDER / f"{name}.js" for name in ("common", "_lab"))
+        parts = (FOLDER / f"{name}.js" for name in ("common", "utterance", "_lab"))
         return _PAGE.format(
             key=self.key,
             module="".join(part.read_text("utf-8") for part in parts),

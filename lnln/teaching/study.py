@@ -71,7 +71,8 @@ class Study:
             vocab = np.array(file.read_text("utf-8").splitlines())
         else:
             size = self.model.preset.model.encoder.vocab_size
-            vocab = np.array([f"#{i}" for i in range(size)])
+            # As objects: an array of short texts would cut [UNK] to their length.
+            vocab = np.array([f"#{i}" for i in range(size)], dtype=object)
             vocab[batch.special.unk] = "[UNK]"
         rows = vocab[batch.tokens.cpu().numpy()]
         lengths = batch.token_lengths.tolist()

@@ -27,7 +27,8 @@ from lnln.missing.erasing import Uniforms, erase
 from lnln.models import build_model
 from lnln.models.method import Method
 from lnln.training.devices import DeviceMemoryError, resolve_device
-from lnln.training.metrics import METRICS
+from lnln.training.scoring.metrics import METRICS
+from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset
 
 _FORMAT = 1
@@ -141,7 +142,10 @@ class TrainedModel:
             return []
         distinct = _distinct([rates for rates, _ in corruptions])
         used = [corruptions[i] for i in sorted(set(distinct))]
-        sentiment, completeness = torch.empty(2, len(used), len(batch))
+        config = self.model.config
+        shape = (len(used), len(batch))
+        wide = (config.answer_size,) if config.answer_size > 1 else ()
+        answer, completeness = torch.empty(*shape, *wide), torch.empty(shape)
         self.model.eval()
         groups = list(batches_by_length(batch, max(1, size // len(used))))
         while groups:
@@ -158,10 +162,10 @@ class TrainedModel:
                 half = (len(index) + 1) // 2
                 groups = [piece for group in groups for piece in group.split(half)]
                 continue
-            sentiment[:, index], completeness[:, index] = answers
+            answer[:, index], completeness[:, index] = answers
             del groups[0]
         row = {i: n for n, i in enumerate(sorted(set(distinct)))}
-        return [Predictions(sentiment[row[i]], completeness[row[i]]) for i in distinct]
+        return [Predictions(answer[row[i]], completeness[row[i]]) for i in distinct]
 
     def _answers(
         self,
@@ -170,15 +174,15 @@ class TrainedModel:
         corruptions: Sequence[tuple[Tensor, Uniforms]],
         device: torch.device,
     ) -> tuple[Tensor, Tensor] | None:
-        """(C, B) sentiment and completeness on the CPU; None if memory ran out."""
+        """Answers and completeness on the CPU; None if memory ran out."""
         try:
             part = part.to(device)
             erased = [
                 erase(part, rates[index], uniforms.select(index))
                 for rates, uniforms in corruptions
             ]
-            sentiment, completeness = self.model.predict_corruptions(part, erased)
-            return sentiment.float().cpu(), completeness.float().cpu()
+            answers, completeness = self.model.predict_corruptions(part, erased)
+            return answers.float().cpu(), completeness.float().cpu()
         except torch.OutOfMemoryError:
             # Not handled here: the error holds on to the memory until it is gone.
             return None
@@ -195,14 +199,6 @@ def _distinct(rates: list[Tensor]) -> list[int]:
         if sure and first[-1] == i:
             certain.append(i)
     return first
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Predictions for a split: (N,) sentiment and (N,) completeness, on the CPU."""
-
-    sentiment: Tensor
-    completeness: Tensor
 
 
 def versions() -> dict[str, str]:

@@ -37,8 +37,9 @@ from lnln.missing.streams import stream, stream_seed
 from lnln.models.method import Step
 from lnln.training.checkpoint import checkpoint_name, save_model, write_json
 from lnln.training.devices import own_device, processes, repeatable, resolve_device
-from lnln.training.metrics import HIGHER_IS_BETTER, evaluate_predictions
 from lnln.training.run import Run, record_of, save_state, start_run
+from lnln.training.scoring.metrics import HIGHER_IS_BETTER
+from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset, TrainConfig, learning_rate
 
 #: Mask seed of the validation score and of the paper's selection pass.
@@ -364,13 +365,13 @@ def _select(run: Run, epoch: int) -> dict[str, float]:
 
 def _predictions(
     run: Run, batch: Batch, rates: Sequence[float], mask_seed: int | str
-) -> list[Tensor]:
+) -> list[Predictions]:
     available = run.preset.train.modalities
     uniforms = split_uniforms(batch, mask_seed)
     corruptions = [
         (fixed_rates(len(batch), rate, available), uniforms) for rate in rates
     ]
-    return [p.sentiment for p in run.trained().sweep(batch, corruptions)]
+    return run.trained().sweep(batch, corruptions)
 
 
 def _validation_mae(run: Run) -> float:
@@ -378,7 +379,8 @@ def _validation_mae(run: Run) -> float:
     predicted = _predictions(
         run, batch, run.preset.train.validation_rates, SELECTION_MASK_SEED
     )
-    errors = [(sentiment - batch.labels).abs().mean() for sentiment in predicted]
+    scheme = run.dataset.scheme
+    errors = [(p.read("mae", scheme) - batch.labels).abs().mean() for p in predicted]
     return float(torch.stack(errors).mean())
 
 
@@ -387,7 +389,7 @@ def _test_scores(run: Run) -> dict[str, float]:
     released = run.preset.train.selection == "released"
     masks = "released" if released else SELECTION_MASK_SEED
     (predicted,) = _predictions(run, batch, [0.5], masks)
-    scores = evaluate_predictions(predicted, batch.labels, run.dataset.scheme)
+    scores = predicted.scores(batch.labels, run.dataset.scheme)
     # F1 goes with its Acc-2, and Corr with MAE : no checkpoint of their own.
     return {n: s for n, s in scores.items() if not n.startswith("f1") and n != "corr"}
 

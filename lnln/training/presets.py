@@ -7,7 +7,7 @@ from typing import Any
 
 from lnln.data.errors import SettingsError
 from lnln.models import method_class
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.lnln import LNLNConfig
 from lnln.models.method import LossWeights, ModelConfig, Variant
 from lnln.training.settings import Preset, TrainConfig

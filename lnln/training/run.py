@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 from lnln.data.batch import Dataset, Standardizer
 from lnln.missing.streams import stream_seed
 from lnln.models import build_model
-from lnln.models.encoder import EncoderConfig, architecture_of
+from lnln.models.blocks.encoder import EncoderConfig, architecture_of
 from lnln.models.lnln import LNLN
 from lnln.models.method import Method, Recipe
 from lnln.models.released import Padding

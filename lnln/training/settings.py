@@ -8,10 +8,10 @@ import re
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from lnln.data.batch import MODALITIES, Dataset
+from lnln.data.batch import LABEL_VALUES, MODALITIES, Dataset
 from lnln.data.errors import SettingsError, require
 from lnln.models import method_class
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.lnln import LNLNConfig
 from lnln.models.method import LossWeights, ModelConfig
 
@@ -39,8 +39,18 @@ SCHEDULES = {
     "released": "per epoch, from learning rate 0 in epoch 1",
     "constant": "the peak throughout, as most compared methods have it",
 }
+ANSWERS = {
+    "point": "one number, trained with the method's own error (the papers)",
+    "distribution": "probabilities of all values a label can take, trained with"
+    " cross-entropy; each metric reads off the number that serves it best",
+}
 #: The settings whose values have names.
-CHOICES = {"selection": SELECTIONS, "schedule": SCHEDULES, "masks": MASKS}
+CHOICES = {
+    "answer": ANSWERS,
+    "selection": SELECTIONS,
+    "schedule": SCHEDULES,
+    "masks": MASKS,
+}
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,7 @@ class TrainConfig:
         ema: decay of a moving average of the weights, which is what is then evaluated
             and saved; 0 (the paper) for none. Steadies runs on little data.
         seed: decides initial weights, batches, masks and dropout.
+        answer: what the model answers with, see `ANSWERS`.
         selection: how the reported epoch is chosen, see `SELECTIONS`.
         validation_rates: missing rates that the validation score is a mean over.
         modalities: the modalities that are available; the others are erased
@@ -83,6 +94,7 @@ class TrainConfig:
     patience: int = 20
     ema: float = 0.0
     seed: int = 1111
+    answer: str = "point"
     selection: str = "validation"
     validation_rates: tuple[float, ...] = (0.0, 0.3, 0.5, 0.7, 0.9)
     modalities: tuple[str, ...] = MODALITIES
@@ -107,6 +119,10 @@ class TrainConfig:
         require(self, "modalities", known_ones, f"some of {', '.join(MODALITIES)}")
         in_order = tuple(m for m in MODALITIES if m in self.modalities)
         object.__setattr__(self, "modalities", in_order)
+
+    def answer_size(self, scheme: str) -> int:
+        """How many numbers an answer about labels of a scheme consists of."""
+        return 1 if self.answer == "point" else len(LABEL_VALUES[scheme])
 
 
 def learning_rate(step: int, steps: int, config: TrainConfig) -> float:
@@ -183,6 +199,7 @@ class Preset:
             vision_length=max(batch.vision.shape[1], longest["v"]),
             audio_width=batch.audio.shape[2],
             vision_width=batch.vision.shape[2],
+            answer_size=self.train.answer_size(dataset.scheme),
         )
         return replace(self, model=model)
 
@@ -200,7 +217,8 @@ class Preset:
         Raises:
             ValueError: for missing or unknown settings.
         """
-        model = dict(values["model"])
+        # Before there was a choice, every answer was a number.
+        model = {"answer_size": 1, **values["model"]}
         encoder = _build(EncoderConfig, model.pop("encoder"))
         return cls(
             name=values["name"],
@@ -209,7 +227,7 @@ class Preset:
                 {**model, "encoder": encoder},
             ),
             loss=_build(LossWeights, values["loss"]),
-            train=_build(TrainConfig, values["train"]),
+            train=_build(TrainConfig, {"answer": "point", **values["train"]}),
         )
 
 

@@ -31,7 +31,7 @@ from tqdm.auto import tqdm
 
 from lnln.data.batch import CLS, SEP, Batch, Dataset, Split
 from lnln.models import TITLES
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.training import loop as training
 from lnln.training.presets import preset_for
 from lnln.training.settings import Preset

@@ -18,7 +18,7 @@ from lnln.missing.erasing import (
     split_uniforms,
     training_rates,
 )
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.fast import fast
 from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
 from lnln.models.method import LossWeights

@@ -26,7 +26,7 @@ from lnln import (
 from lnln.evaluation.export import export_onnx
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.missing.erasing import fixed_rates
-from lnln.models.encoder import EncoderConfig
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.training.checkpoint import TrainedModel
 from lnln.training.loop import TrainingError
 from lnln.training.run import start_run

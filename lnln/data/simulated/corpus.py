@@ -26,15 +26,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lnln.data.batch import CLS, MODALITIES, PAD, SEP, UNK, Batch, Dataset, Split
+from lnln.data.batch import (
+    CLS,
+    LABEL_VALUES,
+    MODALITIES,
+    PAD,
+    SEP,
+    UNK,
+    Batch,
+    Dataset,
+    Split,
+)
 from lnln.data.errors import SettingsError
 from lnln.data.simulated.lexicon import lexicon, transcripts
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-#: The 31 possible labels, the means of five annotators' integer scores.
-GRID: Floats = np.round(np.arange(-15, 16) / 5.0, 1)
+#: The 31 possible labels, as in MOSI.
+GRID: Floats = LABEL_VALUES["mosi"]
 #: Share of each rounded label -3..3 per split, as in MOSI (train and test differ).
 CLASS_SHARES = {
     "train": (0.019, 0.155, 0.177, 0.193, 0.177, 0.244, 0.036),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from lnln.data.batch import MODALITIES, Batch
+from lnln.models.blocks.answers import task_loss
 from lnln.models.lnln import FusionTransformer, LNLNConfig, ModalityEmbedding
 from lnln.models.method import Method, ModelConfig, Prediction, Step
 from lnln.models.released import ReleasedHyperModality, ScalesWithPositions
@@ -110,11 +111,11 @@ class ALMT(Method):
         scales = self.scales(h["l"])
         hyper = self.hyper_modality(scales, h["a"], h["v"])
         fused = self.fusion(scales[-1], hyper)
-        sentiment = self.head(fused[:, 0]).squeeze(-1)
-        return Prediction(sentiment, {"hyper": hyper, "scales": scales})
+        answer = self.head(fused[:, 0]).squeeze(-1)
+        return Prediction(answer, {"hyper": hyper, "scales": scales})
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The squared error of the sentiment, and nothing else."""
         output = step.forward(step.erased.batch)
-        error = mse_loss(output.sentiment, step.labels)
+        error = task_loss(output.answer, step.labels, mse_loss)
         return {"sentiment": error, "total": error}

@@ -17,6 +17,7 @@ from torch.nn.functional import l1_loss
 
 from lnln.data.batch import Batch
 from lnln.data.errors import SettingsError
+from lnln.models.blocks.answers import task_loss
 from lnln.models.method import (
     Method,
     ModelConfig,
@@ -97,6 +98,7 @@ class CENET(Method):
     shareable = True
     config: CENETConfig
     config_type = CENETConfig
+    last = "head.4"
 
     def __init__(
         self, config: CENETConfig, architecture: dict[str, Any] | None = None
@@ -148,7 +150,8 @@ class CENET(Method):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The absolute error of the sentiment, and nothing else."""
-        error = l1_loss(step.forward(step.erased.batch).sentiment, step.labels)
+        output = step.forward(step.erased.batch)
+        error = task_loss(output.answer, step.labels, l1_loss)
         return {"sentiment": error, "total": error}
 
     def recipe(self, train: Optimisation) -> Recipe:

@@ -17,7 +17,8 @@ from torch.nn.functional import mse_loss
 from torch.nn.utils.rnn import pad_packed_sequence
 
 from lnln.data.batch import MODALITIES, Batch
-from lnln.models.layers import packed
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import packed
 from lnln.models.method import (
     Method,
     ModelConfig,
@@ -84,6 +85,7 @@ class MISA(Method):
 
     config: MISAConfig
     config_type = MISAConfig
+    last = "head.3"
 
     def __init__(
         self, config: MISAConfig, architecture: dict[str, Any] | None = None
@@ -137,10 +139,10 @@ class MISA(Method):
         s = {m: self.shared(x) for m, x in u.items()}
         order = ("l", "v", "a")
         six = torch.stack([p[m] for m in order] + [s[m] for m in order], dim=1)
-        sentiment = self.head(self.attention(six).flatten(1)).squeeze(-1)
+        answer = self.head(self.attention(six).flatten(1)).squeeze(-1)
         again = {m: self.reconstruct[m](p[m] + s[m]) for m in MODALITIES}
         extras = {"vectors": u, "private": p, "shared": s, "reconstructed": again}
-        return Prediction(sentiment, extras)
+        return Prediction(answer, extras)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Task, difference, similarity and reconstruction terms."""
@@ -150,7 +152,7 @@ class MISA(Method):
             for name in ("vectors", "private", "shared", "reconstructed")
         )
         terms = {
-            "sentiment": mse_loss(output.sentiment, step.labels),
+            "sentiment": task_loss(output.answer, step.labels, mse_loss),
             "difference": sum(
                 (difference(p[m], s[m]) for m in MODALITIES), torch.zeros(())
             )

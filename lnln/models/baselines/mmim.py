@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn.functional import l1_loss, normalize
 
 from lnln.data.batch import Batch
-from lnln.models.layers import packed
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import packed
 from lnln.models.method import (
     Method,
     ModelConfig,
@@ -171,12 +172,12 @@ class MMIM(Method):
         x, z = output.extras["vectors"], output.extras["fused"]
         score = sum(
             (self.estimators[m].score(x["l"], x[m]) for m in "va"),
-            torch.zeros_like(output.sentiment[0]),
+            z.new_zeros(()),
         )
         if step.stage == 1:
             return {"score": -score, "total": -score}
         c = self.config
-        error = l1_loss(output.sentiment, step.labels)
+        error = task_loss(output.answer, step.labels, l1_loss)
         nce = torch.stack([info_nce(x[m], self.predict[m](z)) for m in "lva"]).sum()
         total = error + c.fusion_weight * nce - c.input_weight * score
         entropy = self._entropy(x, step)

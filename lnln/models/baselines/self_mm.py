@@ -12,9 +12,11 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import l1_loss
 
 from lnln.data.batch import Batch
-from lnln.models.layers import LastState
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import LastState
 from lnln.models.method import (
     Method,
     ModelConfig,
@@ -138,6 +140,7 @@ class LabelGenerating(Method):
 
     config: Any
     heads: nn.ModuleDict
+    last = "heads.f.answer"
 
     def __init__(
         self, config: ModelConfig, architecture: dict[str, Any] | None = None
@@ -171,8 +174,11 @@ class LabelGenerating(Method):
         terms = {}
         for s in TASKS:
             y = self.bank.labels(s, step.index)
-            weight = 1.0 if s == "f" else (y - fused).abs().tanh()
-            terms[s] = (weight * (output.extras["answers"][s] - y).abs()).mean()
+            answer = output.extras["answers"][s]
+            if s == "f":
+                terms[s] = task_loss(answer, y, l1_loss)
+            else:
+                terms[s] = ((y - fused).abs().tanh() * (answer - y).abs()).mean()
         total = sum(terms.values(), torch.zeros_like(terms["f"]))
         named = zip(("sentiment", "language", "audio", "vision"), TASKS, strict=True)
         return {name: terms[s] for name, s in named} | {"total": total}

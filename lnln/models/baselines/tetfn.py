@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from lnln.data.batch import Batch
 from lnln.models.baselines.self_mm import LabelGenerating
-from lnln.models.layers import CrossEncoder, Dropouts
+from lnln.models.blocks.layers import CrossEncoder, Dropouts
 from lnln.models.method import ModelConfig, Prediction
 
 

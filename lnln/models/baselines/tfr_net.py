@@ -21,7 +21,8 @@ from torch.nn.utils.rnn import pad_packed_sequence
 
 from lnln.data.batch import MODALITIES, Batch
 from lnln.models.baselines.misa import cmd
-from lnln.models.layers import CrossEncoder, Dropouts, packed
+from lnln.models.blocks.answers import task_loss
+from lnln.models.blocks.layers import CrossEncoder, Dropouts, packed
 from lnln.models.method import (
     Method,
     ModelConfig,
@@ -116,6 +117,7 @@ class TFRNet(Method):
 
     config: TFRNetConfig
     config_type = TFRNetConfig
+    last = "classify.3"
 
     def __init__(
         self, config: TFRNetConfig, architecture: dict[str, Any] | None = None
@@ -225,8 +227,8 @@ class TFRNet(Method):
             self.norm.train()
         else:
             normed = self.norm(joined)
-        sentiment = self.classify(normed).squeeze(-1)
-        return Prediction(sentiment, {"features": features})
+        answer = self.classify(normed).squeeze(-1)
+        return Prediction(answer, {"features": features})
 
     def reconstruct(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
         """{m: (B, T_m, 3 d)} features to {m: (B, T_m, d_m)} estimates of the input.
@@ -241,7 +243,7 @@ class TFRNet(Method):
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The absolute error and, from epoch 2, the reconstruction of the removed."""
         output = step.forward(step.erased.batch)
-        error = l1_loss(output.sentiment, step.labels)
+        error = task_loss(output.answer, step.labels, l1_loss)
         terms = {"sentiment": error, "total": error}
         if step.epoch == 1:
             return terms

@@ -1,5 +1,5 @@
 // The trained model in the reader's browser: erase words and frames, and watch.
-// Comes after common.js, whose elements, scales and style it uses.
+// Comes after common.js and utterance.js, whose elements and drawings it uses.
 
 // The exact posterior over the grid of sentiments; see `lnln.posterior`.
 function posteriorOf({ corpus, grid }, { tokens, audio, vision }) {
@@ -50,7 +50,8 @@ function posteriorOf({ corpus, grid }, { tokens, audio, vision }) {
   return p.map((x) => x / sum);
 }
 
-// The answer with the smallest expected error, and that error: the Bayes limit here.
+// The answer with the smallest expected error under p, and that error: of the exact
+// posterior, the Bayes limit here.
 function bestOf(grid, p) {
   let mass = 0, i = -1;
   while (mass < 0.5) mass += p[++i];
@@ -78,7 +79,8 @@ async function openModel(files) {
       vision: input(vision, 1, vision.length, vision[0].length),
       vision_lengths: whole([vision.length], 1),
     });
-    return { y: result.sentiment.data[0], w: result.completeness.data[0] };
+    return { w: result.completeness.data[0],
+      probabilities: Array.from(result.probabilities.data) };
   };
 }
 
@@ -103,9 +105,11 @@ function lab(el, data, files) {
       kept[i] ? idOf(word) : corpus.unk), corpus.sep];
     const frames = { audio: keptFrames(audio, a), vision: keptFrames(vision, v) };
     const left = (all) => all.filter((frame) => frame.some((x) => x !== 0));
-    const p = posteriorOf(data, { tokens, audio: left(frames.audio),
+    const exact = posteriorOf(data, { tokens, audio: left(frames.audio),
       vision: left(frames.vision) });
-    return { ...(await ask({ tokens, ...frames })), ...bestOf(grid, p), posterior: p };
+    const { w, probabilities } = await ask({ tokens, ...frames });
+    return { w, probabilities, model: bestOf(grid, probabilities),
+      posterior: exact, exact: bestOf(grid, exact) };
   };
 
   const bar = add(stage, "div", { class: "bar" });
@@ -132,7 +136,10 @@ function lab(el, data, files) {
     });
   }
   const svg = add(stage, "svg", { role: "img", height: 210,
-    "aria-label": "exact posterior, the model's answer and the best answer" });
+    "aria-label": "probabilities of the sentiment, the model's and the exact ones" });
+  legend(stage, [["LNLN", COLOURS.blue, "outline"], ["LNLN’s median", COLOURS.blue, ""],
+    ["exact posterior", "currentColor", "bars"],
+    ["posterior’s median", "currentColor", "7 4"]]);
   const says = add(stage, "p", { class: "says", role: "status", "aria-live": "polite" });
 
   function take(text) {
@@ -165,23 +172,14 @@ function lab(el, data, files) {
     const found = await root.answer(state);
     if (turn !== latest) return;  // a later question is on its way
     svg.replaceChildren();
-    const box = { left: 46, right: root.clientWidth - 8, top: 8, bottom: 164 };
-    const x = scale(-3.2, 3.2, box.left, box.right);
-    const tall = Math.max(0.2, ...found.posterior);
-    const y = scale(0, tall, box.bottom, box.top);
-    axis(svg, "x", [-3, -2, -1, 0, 1, 2, 3], x, box, "sentiment");
-    grid.forEach((value, i) => add(svg, "rect", { x: x(value - 0.08),
-      width: x(0.16) - x(0), y: y(found.posterior[i]),
-      height: box.bottom - y(found.posterior[i]), fill: "currentColor",
-      "fill-opacity": 0.35 }));
-    for (const [value, colour, dash] of [[found.best, COLOURS.orange, "3 4"],
-      [found.y, COLOURS.blue, ""]])
-      add(svg, "line", { x1: x(value), x2: x(value), y1: box.top, y2: box.bottom,
-        stroke: colour, "stroke-width": 3, "stroke-dasharray": dash });
-    says.textContent = `LNLN answers ${signed(found.y)} (blue) and estimates a ` +
-      `completeness w = ${found.w.toFixed(2)}. The best answer is ` +
-      `${signed(found.best, 1)} (orange, dotted); nobody's error is below ` +
-      `${found.error.toFixed(2)} on average, the Bayes limit here.`;
+    const box = { left: 52, right: root.clientWidth - 8, top: 14, bottom: 164 };
+    drawSentiment(svg, { grid, exact: found.posterior, model: found.probabilities, box,
+      marks: [[found.model.best, COLOURS.blue, 2.5, ""],
+        [found.exact.best, "currentColor", 2, "7 4"]] });
+    says.textContent = `LNLN answers ${signed(found.model.best, 1)}, expecting to err by ` +
+      `${found.model.error.toFixed(2)}, and estimates a completeness w = ` +
+      `${found.w.toFixed(2)}. The best answer is ${signed(found.exact.best, 1)}; it errs ` +
+      `by ${found.exact.error.toFixed(2)} on average, the Bayes limit here.`;
     root.dataset.answers = turn;
   }
 

@@ -1,4 +1,53 @@
 // One utterance: what is left of it, what the model answers, what anyone could know.
+
+// Probabilities of the sentiment: the exact ones as grey bars, the model's as a blue
+// outline over them (none of a model that answers with a number), and upright lines
+// at numbers, [value, colour, width, dashes] each.
+function drawSentiment(svg, { grid, exact, model, marks, box }) {
+  const half = (grid[1] - grid[0]) / 2;
+  const x = scale(-3.2, 3.2, box.left, box.right);
+  const tall = Math.max(0.2, ...exact, ...(model ?? []));
+  const y = scale(0, tall, box.bottom, box.top);
+  axis(svg, "x", [-3, -2, -1, 0, 1, 2, 3], x, box, "sentiment");
+  const step = tall > 0.5 ? 0.2 : 0.1;
+  axis(svg, "y", [0, 1, 2, 3, 4, 5].map((n) => Math.round(n * step * 10) / 10)
+    .filter((t) => t <= tall), y, box, "probability");
+  grid.forEach((value, i) => add(svg, "rect", { x: x(value - 0.8 * half),
+    width: x(1.6 * half) - x(0), y: y(exact[i]), height: box.bottom - y(exact[i]),
+    fill: "currentColor", "fill-opacity": 0.35 }));
+  for (const [value, colour, width, dashes] of marks)
+    add(svg, "line", { x1: x(value), x2: x(value), y1: box.top - 6, y2: box.bottom,
+      stroke: colour, "stroke-width": width, "stroke-dasharray": dashes });
+  if (!model) return;
+  const corners = grid.flatMap((value, i) =>
+    [[value - half, model[i]], [value + half, model[i]]]);
+  const closed = [[grid[0] - half, 0], ...corners, [grid.at(-1) + half, 0]];
+  const points = closed.map(([v, p]) => `${x(v).toFixed(1)},${y(p).toFixed(1)}`).join(" ");
+  // Paper around the ink, so that blue stands out from grey on light and on dark.
+  const paper = "var(--pst-color-background, var(--jp-layout-color0, transparent))";
+  for (const [colour, width] of [[paper, 5], [COLOURS.blue, 2.5]])
+    add(svg, "polyline", { fill: "none", style: `stroke: ${colour}`, points,
+      "stroke-width": width });
+}
+
+// What is drawn and how: [name, colour, "bars", "outline" or the dashes of a line] each.
+function legend(parent, entries) {
+  const all = add(parent, "p", { class: "says" });
+  for (const [name, colour, form] of entries) {
+    const entry = add(all, "span", { style: "white-space: nowrap; margin-right: 1em" });
+    const sign = add(entry, "svg", { viewBox: "0 0 20 14", "aria-hidden": true,
+      style: "display: inline-block; width: 20px; height: 14px; vertical-align: -2px" });
+    if (form === "bars")
+      for (const [x, height] of [[1, 8], [8, 14], [15, 5]])
+        add(sign, "rect", { x, y: 14 - height, width: 5, height, fill: colour,
+          "fill-opacity": 0.35 });
+    else add(sign, "polyline", { fill: "none", stroke: colour, "stroke-width": 2.5,
+      ...(form === "outline" ? { points: "0,13 1,13 1,6 7,6 7,1 13,1 13,8 19,8 19,13" }
+        : { points: "10,-1 10,15", "stroke-dasharray": form }) });
+    entry.append(` ${name}`);
+  }
+}
+
 const figure = {
   draw(body, { frame, fixed, rate, width }) {
     const words = add(body, "p", { class: "words" });
@@ -31,31 +80,23 @@ const figure = {
     add(svg, "text", { x: gauge(1 - rate), y: 82, "text-anchor":
       rate > 0.85 ? "start" : rate < 0.15 ? "end" : "middle" }, "1 − r");
 
-    const x = scale(-3.2, 3.2, box.left, box.right);
-    const tall = Math.max(0.2, ...frame.posterior);
-    const y = scale(0, tall, box.bottom, box.top);
-    axis(svg, "x", [-3, -2, -1, 0, 1, 2, 3], x, box, "sentiment");
-    axis(svg, "y", [0, 0.1, 0.2, 0.3, 0.4].filter((t) => t <= tall), y, box,
-      "probability");
-    fixed.grid.forEach((value, i) => add(svg, "rect", { x: x(value - 0.08),
-      width: x(0.16) - x(0), y: y(frame.posterior[i]),
-      height: box.bottom - y(frame.posterior[i]), fill: "currentColor",
-      "fill-opacity": 0.35 }));
-    for (const [value, colour, dash] of [[fixed.truth, COLOURS.orange, "3 4"],
-      [frame.y, COLOURS.blue, ""]])
-      add(svg, "line", { x1: x(value), x2: x(value), y1: box.top - 6, y2: box.bottom,
-        stroke: colour, "stroke-width": 3, "stroke-dasharray": dash });
-    const legend = add(body, "p", { class: "says" });
-    for (const [colour, name] of [[COLOURS.blue, "LNLN"],
-      [COLOURS.orange, "true sentiment (dotted)"], ["currentColor", "exact posterior"]]) {
-      add(legend, "span", { style: `color: ${colour}` }, "■ ");
-      legend.append(`${name}  `);
-    }
+    drawSentiment(svg, { grid: fixed.grid, exact: frame.posterior,
+      model: frame.probabilities, box, marks: [
+        [frame.y, COLOURS.blue, 2.5, ""], [frame.best, "currentColor", 2, "7 4"],
+        [fixed.truth, COLOURS.orange, 3, "3 4"]] });
+    legend(body, [
+      ...(frame.probabilities ? [["LNLN", COLOURS.blue, "outline"]] : []),
+      [frame.probabilities ? "LNLN’s mean" : "LNLN", COLOURS.blue, ""],
+      ["exact posterior", "currentColor", "bars"],
+      ["posterior’s mean", "currentColor", "7 4"],
+      ["true sentiment", COLOURS.orange, "3 4"]]);
   },
   say({ frame, fixed }) {
     const left = [...frame.words].filter((bit) => bit === "1").length;
+    const sure = (width) => width === null ? "" : `, give or take ${width.toFixed(2)}`;
     return `${left} of ${fixed.words.length} words are left; the model estimates a ` +
-      `completeness w = ${frame.w.toFixed(2)}. It answers ${signed(frame.y)}; the best ` +
-      `answer is ${signed(frame.best)}, the truth ${signed(fixed.truth, 1)}.`;
+      `completeness w = ${frame.w.toFixed(2)}. It answers ${signed(frame.y)}` +
+      `${sure(frame.spread)}; the best answer is ${signed(frame.best)}` +
+      `${sure(frame.best_spread)}, the truth ${signed(fixed.truth, 1)}.`;
   },
 };

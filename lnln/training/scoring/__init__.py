@@ -1,0 +1,1 @@
+"""How good answers are: metrics, distributions and their read-outs."""
