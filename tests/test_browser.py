@@ -142,7 +142,8 @@ def answers(key: str, rate: float, seed: int) -> dict[str, float]:
             wide = before + r"[+-][\d.]+, give or take "
             found[wide] = float(spread(shares)[0])
         return found
-    predicted, labels = out.sentiment.numpy(), test.labels.numpy()
+    predicted = model.predict(test, rates, holes).read("mae").numpy()
+    labels = test.labels.numpy()
     if key == "robustness":
         limit = lnln.bayes_limit(test, rate, (seed,))["mae"]
         error = float(np.abs(predicted - labels).mean())

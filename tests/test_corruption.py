@@ -26,6 +26,7 @@ from lnln.data.simulated.corpus import GRID
 from lnln.evaluation.sweep import BAYES, BOUND, read_csv, reference_rows
 from lnln.missing.corruption import CORRUPTIONS, Damaged, replace_words
 from lnln.missing.erasing import erasable, erase
+from lnln.training.scoring.metrics import METRICS
 from lnln.training.settings import with_train
 
 ALL = ("l", "a", "v")
@@ -160,7 +161,9 @@ def test_the_posterior_is_calibrated_where_it_is_called_exact(
 def test_the_bound_is_that_of_the_intact_data(name: str, dataset: Dataset) -> None:
     batch = dataset.test.batch
     limit = bayes_limit(batch, 0.0)
-    assert bayes_limit(batch, 0.7, corruption=name) == limit
+    bound = bayes_limit(batch, 0.7, corruption=name)
+    # Of distributions only what is read off them is a bound.
+    assert bound == {m: limit[m] for m in METRICS["mosi"]}
     wanted = conditions([0.5])
     methods = set(reference_rows(dataset, wanted, corruption=name).method)
     assert BOUND in methods and BAYES not in methods

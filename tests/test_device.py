@@ -272,8 +272,8 @@ def fails_above(limit: int) -> tuple[Callable[..., Any], list[int]]:
         if len(complete) > limit:
             raise torch.OutOfMemoryError("CUDA out of memory")
         shape = (len(corruptions), len(complete))
-        answer = complete.labels.expand(shape) + 0.25
-        return answer, torch.full(shape, 0.5)
+        logits = (complete.labels + 0.25)[:, None] * torch.ones(31)
+        return logits.expand(*shape, 31), torch.full(shape, 0.5)
 
     return predict, sizes
 
@@ -291,7 +291,7 @@ def test_a_sweep_goes_on_in_halves_when_memory_runs_out(
     monkeypatch.setattr(type(trained.model), "predict_corruptions", predict)
     found: list[Predictions] = trained.sweep(batch, some_corruptions(batch), 256)
     for part in found:
-        assert torch.equal(part.sentiment, batch.labels + 0.25)
+        assert torch.equal(part.answer[:, 30], batch.labels + 0.25)
         assert torch.equal(part.completeness, torch.full((len(batch),), 0.5))
     # 128 and 64 fail once each; nothing that succeeded is done again.
     assert sizes[:3] == [128, 64, 32]
