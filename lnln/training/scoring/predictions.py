@@ -49,4 +49,4 @@ class Predictions:
         p = self.probabilities
         if p is None:
             return evaluate_predictions(self.answer, labels, scheme)
-        return best_scores(p, labels.double().numpy().round(4), scheme)
+        return best_scores(p, labels.double().cpu().numpy().round(4), scheme)
