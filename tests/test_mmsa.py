@@ -443,7 +443,7 @@ def test_scheme_and_labels_must_fit(make_file):
         (b"version https://git-lfs.github.com/spec/v1\noid", "git-lfs pointer"),
         (b"<!DOCTYPE html><html>", "web page"),
         (b"\n <html>", "web page"),
-        (gzip.compress(b"x"), "gzip-compressed"),
+        (gzip.compress(b"x", mtime=0), "gzip-compressed"),
         (b"\x89HDF\r\n\x1a\n", "HDF5"),
         (b"hello world", "is not a pickle"),
         (b"\x00\x01\x02", "is not a pickle"),
