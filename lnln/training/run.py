@@ -112,7 +112,7 @@ def start_run(
     recipe = model.recipe(preset.train)
     kind = torch.optim.Adam if recipe.coupled else torch.optim.AdamW
     groups = [dict(group) for group in recipe.groups]
-    optimizer = kind(groups, eps=recipe.epsilon, fused=where.type == "cuda")
+    optimizer = kind(groups, eps=recipe.epsilon, fused=where.type in ("cpu", "cuda"))
     model.begin(dataset.train.batch.labels.to(where))
     standardizer = None
     if preset.train.standardize:
@@ -155,12 +155,12 @@ def _remember_texts(run: Run) -> None:
 
 
 def _moving_average(model: Method, ema: float) -> AveragedModel:
-    def update(average: Tensor, current: Tensor, count: int | Tensor) -> Tensor:
+    def update(average: Any, current: Any, count: int | Tensor) -> None:
         # A short memory at first: early weights should not linger.
         decay = min(ema, (1 + int(count)) / (10 + int(count)))
-        return torch.lerp(current, average, decay)
+        torch._foreach_copy_(average, torch._foreach_lerp(current, average, decay))
 
-    return AveragedModel(model, avg_fn=update)
+    return AveragedModel(model, multi_avg_fn=update)
 
 
 def provenance_of(preset: Preset, dataset: Dataset) -> dict[str, Any]:
