@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import signal
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -203,6 +204,56 @@ def test_a_cluster_survives_the_death_of_a_worker(tmp_path: Path) -> None:
         assert [entry["epoch"] for entry in record["history"]] == [1, 2, 3, 4]
     table = write_tables(there, spread, "mosi")
     assert table == write_tables(here, alone, "mosi")
+
+
+def test_runs_at_a_time_give_what_runs_one_after_the_other_give(
+    tmp_path: Path,
+) -> None:
+    pytest.importorskip("distributed")
+    presets = {"almt": with_train(preset_for("almt", "mini"), epochs=1)}
+    cells = cells_of(presets, SMALL, tmp_path / "two", [1, 2], mask_seeds=(0,))
+    together = run_grid(cells, progress=False, jobs=2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        cells = cells_of(presets, SMALL, tmp_path / "one", [1, 2], mask_seeds=(0,))
+        alone = run_grid(cells, progress=False)
+    finally:
+        torch.set_num_threads(threads)
+    for one, two in zip(alone, together, strict=True):
+        assert (one / "robustness.csv").read_text() == (
+            two / "robustness.csv"
+        ).read_text()
+
+
+def test_a_cluster_that_asks_for_certificates_is_served(
+    tmp_path: Path,
+) -> None:
+    distributed = pytest.importorskip("distributed")
+    dask = pytest.importorskip("dask")
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "cert.pem")
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=lnln"
+    subprocess.run(
+        [*command.split(), "-keyout", key, "-out", certificate],
+        check=True,
+        capture_output=True,
+    )
+    tls = {"distributed.comm.tls.ca-file": certificate}
+    for part in ("scheduler", "worker", "client"):
+        tls[f"distributed.comm.tls.{part}.key"] = key
+        tls[f"distributed.comm.tls.{part}.cert"] = certificate
+    presets = {"almt": with_train(preset_for("almt", "mini"), epochs=1)}
+    cells = cells_of(presets, SMALL, tmp_path / "runs", [1], mask_seeds=(0,))
+    options = {"n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    with dask.config.set(tls):
+        security = distributed.Security()
+        with distributed.LocalCluster(
+            protocol="tls://", security=security, **options
+        ) as cluster:
+            address = cluster.scheduler_address
+            assert address.startswith("tls://")
+            (path,) = run_grid(cells, progress=False, cluster=address)
+    assert load_record(path)["finished"]
 
 
 def scores_by_hand(*known: tuple[int, int, float, float]) -> pd.DataFrame:

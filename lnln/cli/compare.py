@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from lnln.cli import Subparsers
@@ -16,11 +18,13 @@ from lnln.cli.train import (
     source_for,
 )
 from lnln.data.batch import Dataset
+from lnln.data.errors import require
 from lnln.data.opening import open_source
 from lnln.evaluation.tables import write_tables
 from lnln.models import TITLES, title_of
 from lnln.models.blocks.encoder import EncoderConfig
 from lnln.paper.grid import cells_of, run_grid
+from lnln.training.devices import resolve_device
 from lnln.training.presets import PRESETS, preset_for
 from lnln.training.settings import ANSWERS, Preset, with_train
 
@@ -90,8 +94,25 @@ def add_grid_options(parser: argparse.ArgumentParser, out: str) -> None:
         help="of a dask.distributed scheduler, whose workers then run the grid; they "
         'must see --data and --out under the same paths (pip install "lnln[scale]")',
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="runs at a time on this machine, each on one thread (default: with preset "
+        "mini, without a GPU and with lnln[scale] as many as there are cores, else 1)",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def jobs_of(options: argparse.Namespace) -> int:
+    """How many runs at a time the options of `add_grid_options` ask for."""
+    if options.jobs is not None:
+        require(options, "jobs", options.jobs >= 1, "at least 1")
+        return int(options.jobs)
+    small = options.preset == "mini" and find_spec("distributed") is not None
+    on_cpu = resolve_device(options.device).type == "cpu"
+    return (os.cpu_count() or 1) if small and on_cpu else 1
 
 
 def adapted(preset: Preset, options: argparse.Namespace, dataset: Dataset) -> Preset:
@@ -143,7 +164,12 @@ def _compare(options: argparse.Namespace) -> int:
         corruption=options.corruption,
         device=options.device,
     )
-    paths = run_grid(cells, progress=not options.quiet, cluster=options.cluster)
+    paths = run_grid(
+        cells,
+        progress=not options.quiet,
+        cluster=options.cluster,
+        jobs=jobs_of(options),
+    )
     kind = options.corruption
     titles = {
         name: title_of(method, answer) for name, (method, answer) in names.items()

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lnln.cli import Subparsers
-from lnln.cli.compare import adapted, add_grid_options
+from lnln.cli.compare import adapted, add_grid_options, jobs_of
 from lnln.cli.report import said
 from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
@@ -115,7 +115,12 @@ def _reproduce(options: argparse.Namespace) -> int:
                 "from the work, not measured; see the results page)"
             )
         return 0
-    paths = run_grid(cells, progress=not options.quiet, cluster=options.cluster)
+    paths = run_grid(
+        cells,
+        progress=not options.quiet,
+        cluster=options.cluster,
+        jobs=jobs_of(options),
+    )
     tables = folder / options.exhibit
     tables.mkdir(parents=True, exist_ok=True)
     kind = options.corruption
@@ -211,7 +216,12 @@ def _draw(
         print("\n".join([*lines, f"{chapter}: {given}"]))
         return 0
     if cells:
-        run_grid(cells, progress=not options.quiet, cluster=options.cluster)
+        run_grid(
+            cells,
+            progress=not options.quiet,
+            cluster=options.cluster,
+            jobs=jobs_of(options),
+        )
     drawn = folder / options.exhibit / chapter.name
     drawn.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(

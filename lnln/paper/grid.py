@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -172,7 +173,11 @@ def cells_of(
 
 
 def run_grid(
-    cells: Sequence[Cell], *, progress: bool = True, cluster: str | None = None
+    cells: Sequence[Cell],
+    *,
+    progress: bool = True,
+    cluster: str | None = None,
+    jobs: int = 1,
 ) -> list[Path]:
     """Train and score all cells.
 
@@ -180,22 +185,30 @@ def run_grid(
         cells: from `cells_of`.
         progress: show a bar with a forecast, and one for each training on this machine.
         cluster: address of a dask.distributed scheduler whose workers run the cells;
-            None runs one after the other here.
+            None runs them here.
+        jobs: how many run here at a time, each in a process of its own on one thread;
+            1 runs one after the other in this process, on all threads.
 
     Returns:
         The folders of the cells.
 
     Raises:
         CheckpointError: a cell holds a run with other settings or data.
-        MissingPackageError: a cluster needs the extra `lnln[scale]`.
+        MissingPackageError: a cluster, or more than one job, needs the extra
+            `lnln[scale]`.
     """
     open_cells = [cell for cell in cells if not cell.finished]
     # What is finished is checked here: it must be the run that is asked for.
     for cell in cells:
         if cell.finished:
             run_cell(cell)
-    here = (run_cell(cell, progress) for cell in open_cells)
-    done = here if cluster is None else _spread(open_cells, cluster)
+    jobs = min(jobs, len(open_cells))
+    if cluster is not None:
+        done = _spread(open_cells, cluster)
+    elif jobs > 1:
+        done = _spread_here(open_cells, jobs)
+    else:
+        done = (run_cell(cell, progress) for cell in open_cells)
     bar = tqdm(total=len(cells), desc="grid", unit="run", disable=not progress)
     bar.update(len(cells) - len(open_cells))
     for _ in done:
@@ -204,21 +217,36 @@ def run_grid(
     return [cell.folder for cell in cells]
 
 
+def _spread_here(cells: Sequence[Cell], jobs: int) -> Iterator[Path]:
+    """Run cells in processes of this machine; yields folders as they finish."""
+    cluster = _distributed().LocalCluster(
+        n_workers=jobs, threads_per_worker=1, dashboard_address=None
+    )
+    with cluster:
+        yield from _spread(cells, cluster.scheduler_address)
+
+
 def _spread(cells: Sequence[Cell], address: str) -> Iterator[Path]:
     """Run cells on the workers of a scheduler; yields folders as they finish.
 
     A cell whose worker dies is given to another one, which goes on from its last epoch.
     """
-    try:
-        from distributed import Client, as_completed
-    except ModuleNotFoundError as error:
-        raise MissingPackageError(
-            'a cluster needs dask.distributed: pip install "lnln[scale]"'
-        ) from error
-    with Client(address) as client:
+    distributed = _distributed()
+    with distributed.Client(address) as client:
         futures = [
             client.submit(run_cell, cell, key=str(cell.folder), pure=False)
             for cell in cells
         ]
-        for future in as_completed(futures):
+        for future in distributed.as_completed(futures):
             yield future.result()
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(
+            "a cluster, or several runs at a time, needs dask.distributed: "
+            'pip install "lnln[scale]" (or --jobs 1)'
+        ) from error
+    return distributed
