@@ -124,7 +124,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
     context.route("**/*", watch)
     opened.on("pageerror", lambda fault: faults.append(str(fault)))
-    opened.set_default_timeout(180_000)
+    opened.set_default_timeout(300_000)
     yield opened
     context.close()
     assert faults == []
@@ -132,10 +132,15 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def run_all(page: Page, lab: Lab, name: str) -> None:
     """Open a notebook and run its cells."""
-    page.goto(f"{lab.address}/lab/tree/{name}?token=book")
+    # In a workspace of its own, else what was open before is open again.
+    page.goto(f"{lab.address}/lab/workspaces/{Path(name).stem}/tree/{name}?token=book")
     page.wait_for_function(
-        "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
-        "?.status === 'idle'"
+        """name => {
+          const shown = window.jupyterapp?.shell.currentWidget;
+          return shown?.context?.path === name &&
+            shown.sessionContext.session?.kernel?.status === "idle";
+        }""",
+        arg=name,
     )
     # Outputs that were stored are no result of this run.
     for command in ("clear-all-cell-outputs", "run-all-cells"):
