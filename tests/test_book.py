@@ -316,6 +316,24 @@ def test_a_widget_with_a_copy_keeps_only_the_copy(tmp_path: Path) -> None:
     assert chapters.WIDGET_VIEW not in text
 
 
+def test_a_widget_that_is_on_no_page_keeps_no_view(tmp_path: Path) -> None:
+    cell = code(outputs=[widget()], metadata={"tags": ["remove-output"]})
+    assert stored(tmp_path, cell) == []
+    text = (tmp_path / "chapter.ipynb").read_text("utf-8")
+    assert chapters.WIDGET_VIEW not in text
+
+
+def test_what_a_slider_shows_first_is_stored(tmp_path: Path) -> None:
+    """As nbval sees it, which mimics no widgets."""
+    source = "from ipywidgets import interact\n@interact(x=3)\ndef f(x):\n    print(x)"
+    cells = [nbformat.v4.new_code_cell(source)]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "x.ipynb")
+    (cell,) = chapters.run(tmp_path / "x.ipynb").cells
+    first, *rest = cell.outputs
+    assert (first.output_type, first.text) == ("stream", "3\n")
+    assert all(o.data["text/plain"] for o in rest)
+
+
 def test_other_metadata_is_a_problem(tmp_path: Path) -> None:
     path = tmp_path / CHAPTERS[0].name
     notebook = nbformat.read(CHAPTERS[0], 4)

@@ -74,6 +74,8 @@ def test_page_is_whole(page: Page, pages: Path, name: str) -> None:
     raw = page.locator(".math:not(:has(mjx-container))").all_inner_texts()
     assert raw == [], "math that is not rendered"
     assert page.locator("mjx-merror").count() == 0
+    said = " ".join(page.locator(".cell_output").all_inner_texts())
+    assert "(children=" not in said, "a widget without a kernel"
     broken = "i => i.filter(x => !x.naturalWidth).map(x => x.alt || x.src.slice(0, 60))"
     assert page.locator("img:visible").evaluate_all(broken) == []
     too_wide = "document.documentElement.scrollWidth - innerWidth"

@@ -9,8 +9,10 @@ import nbformat
 import numpy as np
 import pytest
 import torch
+from ipywidgets import Dropdown, FloatSlider, HBox, jslink
+from traitlets import dlink, link
 
-from lnln.teaching.explorer import KINDS, Explorer, module_of, plain
+from lnln.teaching.explorer import KINDS, VIEW, Explorer, module_of, plain, show
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,6 +41,54 @@ def test_live_figure_asks_for_any_rate_and_seed(explorer: Explorer) -> None:
     assert explorer.frame["value"] == round(0.37 / 3 + 4, 3)
     explorer.seed = 12
     assert explorer.frame["value"] == round(0.37 / 3 + 12, 3)
+
+
+def test_figure_goes_into_boxes_and_links_both_ways(explorer: Explorer) -> None:
+    slider, masks = FloatSlider(value=0.3, max=1), Dropdown(options=[4, 7, 12])
+    link((slider, "value"), (explorer, "rate"))
+    link((explorer, "seed"), (masks, "value"))
+    # In the browser: both ends must be traits that the browser knows.
+    jslink((slider, "value"), (explorer, "rate"))
+    slider.value = 0.6
+    assert explorer.frame["value"] == round(0.6 / 3 + 4, 3)
+    explorer.rate = 0.9
+    assert slider.value == 0.9
+    masks.value = 12
+    assert explorer.frame["value"] == round(0.9 / 3 + 12, 3)
+    explorer.seed = 7
+    assert masks.value == 7
+    box = HBox([slider, explorer])
+    assert box.get_state("children")["children"][1] == f"IPY_MODEL_{explorer.model_id}"
+
+
+def test_rate_outside_becomes_the_nearest_inside(explorer: Explorer) -> None:
+    link((FloatSlider(value=2.5, max=3), "value"), (explorer, "rate"))
+    assert explorer.rate == 1.0
+    explorer.rate = -1
+    assert explorer.frame["value"] == 4.0
+
+
+def test_buttons_that_count_can_drive_a_rate(explorer: Explorer) -> None:
+    tenths = FloatSlider(value=3, max=10)
+    dlink((tenths, "value"), (explorer, "rate"), lambda n: n / 10)
+    tenths.value = 8
+    assert explorer.frame["value"] == round(0.8 / 3 + 4, 3)
+
+
+def test_page_has_the_figure_in_place_of_a_widget(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(
+        "lnln.teaching.explorer.display", lambda data, raw: shown.append(data)
+    )
+    explorer.controls = False
+    box = HBox([explorer])
+    show(box, on_page=explorer)
+    (data,) = shown
+    assert data[VIEW]["model_id"] == box.model_id
+    assert data["text/html"] == explorer.page()
+    assert data["text/plain"] == "HBox with Explorer('curves', key='test')"
 
 
 def test_page_shows_what_the_live_figure_shows(explorer: Explorer) -> None:

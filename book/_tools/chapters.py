@@ -30,6 +30,8 @@ from typing import Any
 import nbformat
 import papermill
 from nbformat import NotebookNode
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import Engine, papermill_engines
 
 BOOK = Path(__file__).resolve().parents[1]
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -67,6 +69,51 @@ def parameter_names(notebook: NotebookNode) -> set[str]:
     }
 
 
+class NoFrontend(PapermillNotebookClient):
+    """A client without widgets: what an `Output` would catch stays an output.
+
+    So pages show what a reader's own sliders draw first, and `pytest --nbval`,
+    which catches nothing either, can compare it.
+    """
+
+    def on_comm_open_jupyter_widget(self, msg: dict[str, Any]) -> None:
+        """Do not mimic the widget."""
+
+
+class Chapters(Engine):
+    """How papermill runs a chapter."""
+
+    @classmethod
+    def execute_managed_notebook(
+        cls, nb_man: Any, kernel_name: str, **options: Any
+    ) -> NotebookNode:
+        """Run all cells.
+
+        Args:
+            nb_man: papermill's view of the notebook.
+            kernel_name: of the kernel that is started.
+            **options: papermill's, which the book has no use for.
+
+        Returns:
+            The executed notebook.
+        """
+        client = NoFrontend(
+            nb_man,
+            kernel_name=kernel_name,
+            timeout=600,
+            startup_timeout=60,
+            store_widget_state=False,
+            coalesce_streams=True,
+            # Else kernels tell at every start and stop what a reader cannot
+            # use; what fails in a cell comes as a message, whatever the level.
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
+        )
+        return client.execute()
+
+
+papermill_engines.register("chapters", Chapters)
+
+
 def run(path: Path, parameters: dict[str, Any] | None = None) -> NotebookNode:
     """Run one chapter in the book's folder.
 
@@ -94,13 +141,8 @@ def run(path: Path, parameters: dict[str, Any] | None = None) -> NotebookNode:
         parameters=parameters,
         cwd=str(BOOK),
         kernel_name="python3",
+        engine_name="chapters",
         progress_bar=False,
-        execution_timeout=600,
-        store_widget_state=False,
-        coalesce_streams=True,
-        # Else kernels tell at every start and stop what a reader cannot use;
-        # what fails in a cell comes as a message, whatever the level.
-        extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
     )
     return canonical(executed)
 
@@ -113,8 +155,8 @@ def canonical(notebook: NotebookNode) -> NotebookNode:
 
     Returns:
         A copy with fixed cell ids and minimal metadata. A widget view goes
-        where the output has a `text/html` copy of it; `problems` reports one
-        that stays.
+        where the output has a `text/html` copy of it, or is on no page;
+        `problems` reports one that stays.
     """
     result = nbformat.from_dict(notebook)
     result.metadata = {
@@ -129,8 +171,9 @@ def canonical(notebook: NotebookNode) -> NotebookNode:
         for output in cell.get("outputs", []):
             if "metadata" in output:
                 output.metadata = {}
-            if "text/html" in output.get("data", {}):
-                output.data.pop(WIDGET_VIEW, None)
+            off_page = tags and "remove-output" in tags
+            if off_page or "text/html" in output.get("data", {}):
+                output.get("data", {}).pop(WIDGET_VIEW, None)
     return nbformat.from_dict(result)
 
 

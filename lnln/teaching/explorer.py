@@ -4,6 +4,9 @@ In JupyterLab an `Explorer` is a live widget: its slider asks the real model, at
 rate and under any mask seed. In a rendered page the same drawing code, inlined as
 `text/html`, shows frames that were computed beforehand on a grid of rates and seeds.
 Both forms draw what `Explorer.compute` returned, rounded once, so they agree.
+
+An `Explorer` goes into boxes and links as any other ipywidget does. `show` displays
+what a reader builds with it; where no kernel runs, the page's form stands in its place.
 """
 
 from __future__ import annotations
@@ -17,11 +20,15 @@ import anywidget
 import numpy as np
 import torch
 import traitlets
+from IPython.display import display
+from ipywidgets import DOMWidget, Layout
 
 #: The JavaScript of the figures.
 FOLDER = Path(__file__).with_name("explorers")
 #: The drawings: modules of the folder `explorers`.
 KINDS = tuple(sorted(p.stem for p in FOLDER.glob("[!_]*.js") if p.stem != "common"))
+#: What JupyterLab, where it can, displays before any markup.
+VIEW = "application/vnd.jupyter.widget-view+json"
 
 _PAGE = """<div id="explorer-{key}"></div>
 <script type="module">
@@ -34,6 +41,9 @@ render({{ el: document.getElementById("explorer-{key}"),
 class Explorer(anywidget.AnyWidget):
     """A figure with a slider over the missing rate.
 
+    Its traits `rate` and `seed` can be set, observed, and linked both ways; `frame` is
+    what is drawn for them. A rate outside of `rates` becomes the nearest one inside.
+
     Args:
         kind: the drawing, one of `KINDS`.
         compute: from a rate and a mask seed to what is drawn: a dict of numbers,
@@ -44,6 +54,8 @@ class Explorer(anywidget.AnyWidget):
         start: the rate shown first, one of `rates`.
         fixed: what the drawing needs beside frames: names, axes.
         digits: decimals to which every number is rounded.
+        controls: whether the live figure has its own slider and mask seed; without
+            them it waits for other widgets. The page's always has them.
 
     Raises:
         ValueError: an unknown kind, or rates that are not evenly spaced.
@@ -56,6 +68,7 @@ class Explorer(anywidget.AnyWidget):
     seed = traitlets.Int().tag(sync=True)
     frame = traitlets.Dict().tag(sync=True)
     live = traitlets.Bool(True).tag(sync=True)
+    controls = traitlets.Bool(True).tag(sync=True)
 
     def __init__(
         self,
@@ -68,6 +81,7 @@ class Explorer(anywidget.AnyWidget):
         start: float = 0.5,
         fixed: dict[str, Any] | None = None,
         digits: int = 3,
+        controls: bool = True,
     ) -> None:
         if kind not in KINDS:
             raise ValueError(f"kind {kind!r} is unknown; choose from {list(KINDS)}")
@@ -84,6 +98,9 @@ class Explorer(anywidget.AnyWidget):
             rate=rates[rates.index(start)],
             seed=seeds[0],
             frame=self.frames[rates.index(start)][0],
+            controls=controls,
+            # Beside others in a box a drawing has no width of its own.
+            layout=Layout(width="100%", min_width="0"),
         )
         self.observe(self._move, names=["rate", "seed"])
 
@@ -96,15 +113,22 @@ class Explorer(anywidget.AnyWidget):
         found: dict[str, Any] = plain(self._compute(rate, seed), self._digits)
         return found
 
+    @traitlets.validate("rate")
+    def _inside(self, proposal: dict[str, Any]) -> float:
+        return float(min(max(proposal["value"], self.rates[0]), self.rates[-1]))
+
     def _move(self, change: object) -> None:
         self.frame = self.compute(self.rate, self.seed)
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         bundle = super()._repr_mimebundle_(**options)
         data = dict(bundle[0] if isinstance(bundle, tuple) else bundle or {})
-        data["text/plain"] = f"Explorer({self.kind!r}, key={self.key!r})"
+        data["text/plain"] = repr(self)
         data["text/html"] = self.page()
         return data
+
+    def __repr__(self) -> str:
+        return f"Explorer({self.kind!r}, key={self.key!r})"
 
     def page(self) -> str:
         """The figure as markup that needs no kernel and no network."""
@@ -116,6 +140,19 @@ class Explorer(anywidget.AnyWidget):
             state=script_text(state),
             frames=script_text(self.frames),
         )
+
+
+def show(widget: DOMWidget, *, on_page: Explorer) -> None:
+    """Display a widget that needs a kernel, and a figure in its place on a page.
+
+    Args:
+        widget: any ipywidget, such as a box of controls around `on_page`.
+        on_page: the figure whose frames a page, where no kernel runs, shows instead.
+    """
+    view = {"version_major": 2, "version_minor": 0, "model_id": widget.model_id}
+    name = f"{type(widget).__name__} with {on_page!r}"
+    bundle = {"text/plain": name, "text/html": on_page.page(), VIEW: view}
+    display(bundle, raw=True)
 
 
 def module_of(kind: str) -> str:

@@ -117,13 +117,20 @@ function render({ model, el }) {
   const label = add(bar, "label", {}, "missing rate r");
   const slider = add(label, "input", { type: "range", "aria-label": "missing rate r",
     min: rates[0], max: rates.at(-1), step: live ? 0.01 : rates[1] - rates[0] });
-  slider.value = model.get("rate");
   const shown = add(label, "output");
+  let holes;
 
-  const draw = () => {
-    const frame = model.get("frame"), rate = model.get("rate");
+  // Other widgets may move what these controls move, so they follow the model.
+  const follow = () => {
+    const rate = model.get("rate");
+    slider.value = rate;
     shown.textContent = rate.toFixed(2);
     slider.setAttribute("aria-valuetext", rate.toFixed(2));
+    if (holes) holes.value = model.get("seed");
+  };
+  const draw = () => {
+    const frame = model.get("frame"), rate = model.get("rate");
+    follow();
     body.replaceChildren();
     figure.draw(body, { frame, fixed, view, rate, width: root.clientWidth || 700 });
     says.textContent = `r = ${rate.toFixed(2)}. ` + figure.say({ frame, fixed, view });
@@ -136,17 +143,18 @@ function render({ model, el }) {
   });
   const seeds = model.get("seeds");
   if (live) {
-    const holes = add(add(bar, "label", {}, "mask seed"), "input",
-      { type: "number", min: 0, step: 1, value: model.get("seed"),
-        "aria-label": "mask seed" });
+    holes = add(add(bar, "label", {}, "mask seed"), "input",
+      { type: "number", min: 0, step: 1, "aria-label": "mask seed" });
     holes.style.width = "5em";
     holes.addEventListener("change", () => set("seed", Math.max(0, Math.round(holes.value))));
   } else if (seeds.length > 1) {
     choice(bar, "mask seed", seeds, model.get("seed"), (value) =>
       set("seed", Number(value)));
   }
+  if (live && !model.get("controls")) bar.replaceChildren();
   figure.controls?.(bar, fixed, view, draw);
   model.on("change:frame", draw);
+  for (const name of ["rate", "seed"]) model.on(`change:${name}`, follow);
   const watcher = new ResizeObserver(() => {
     if (root.clientWidth !== watcher.width) { watcher.width = root.clientWidth; draw(); }
   });
