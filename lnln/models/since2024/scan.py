@@ -47,35 +47,50 @@ def fast_selective_scan(
     u: Tensor, step: Tensor, a: Tensor, b: Tensor, c: Tensor
 ) -> Tensor:
     """As `selective_scan`, with one operation a step."""
-    # Time first, so that the states of a step lie together.
-    u, step, b, c = (x.transpose(0, 1) for x in (u, step, b, c))
-    decay = (step[..., None] * a).exp()  # (L, B, E, N)
-    written = (step * u)[..., None] * b[:, :, None, :]
-    h: Tensor = _Recurrence.apply(decay, written)
-    return (h @ c[..., None]).squeeze(-1).transpose(0, 1)
+    written = step * u
+    parts = (x.transpose(0, 1).contiguous() for x in (written, step, b, c))
+    y: Tensor = _Scan.apply(*parts, a.t().contiguous())
+    return y.transpose(0, 1)
 
 
-class _Recurrence(torch.autograd.Function):
-    """h_t = a_t h_{t-1} + x_t along the first axis, h_0 = 0."""
+class _Scan(torch.autograd.Function):
+    """The scan with its gradient, from states that are kept.
+
+    Time comes first, so that what a step needs lies together, and E last, so that sums
+    over states add long rows.
+    """
 
     @staticmethod
-    def forward(ctx: Any, a: Tensor, x: Tensor) -> Tensor:
-        h = x.clone(memory_format=torch.contiguous_format)
+    def forward(
+        ctx: Any, written: Tensor, step: Tensor, b: Tensor, c: Tensor, a: Tensor
+    ) -> Tensor:
+        """(L, B, E) Delta u and Delta, (L, B, N) B and C, (N, E) A to (L, B, E) y."""
+        decay = (step[:, :, None] * a).exp_()  # (L, B, N, E)
+        h = written[:, :, None] * b[..., None]
         for t in range(1, len(h)):
-            h[t].addcmul_(a[t], h[t - 1])
-        ctx.save_for_backward(a, h)
-        return h
+            h[t].addcmul_(decay[t], h[t - 1])
+        ctx.save_for_backward(written, step, b, c, a, decay, h)
+        return (c[:, :, None] @ h).squeeze(2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        a, h = ctx.saved_tensors
-        of_x = grad.clone(memory_format=torch.contiguous_format)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
+        """The gradients in the order of `forward`."""
+        written, step, b, c, a, decay, h = ctx.saved_tensors
+        # How the loss changes with h_t, also through all later steps.
+        of_h = grad[:, :, None] * c[..., None]
         for t in range(len(h) - 2, -1, -1):
-            of_x[t].addcmul_(a[t + 1], of_x[t + 1])
-        of_a = torch.zeros_like(h)
-        torch.mul(of_x[1:], h[:-1], out=of_a[1:])
-        return of_a, of_x
+            of_h[t].addcmul_(decay[t + 1], of_h[t + 1])
+        of_exponent = (of_h[1:] * decay[1:]).mul_(h[:-1])
+        of_step = torch.zeros_like(step)
+        of_step[1:] = (of_exponent * a).sum(dim=2)
+        return (
+            (b[:, :, None] @ of_h).squeeze(2),
+            of_step,
+            (of_h @ written[..., None]).squeeze(-1),
+            (h @ grad[..., None]).squeeze(-1),
+            of_exponent.mul_(step[1:, :, None]).flatten(0, 1).sum(dim=0),
+        )
 
 
 class Direction(nn.Module):
