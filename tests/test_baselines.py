@@ -92,6 +92,7 @@ def item_of(model: Method, batch: Batch, rate: float, **rest: Any) -> Step:
         ("cenet", (6_517_249, 6_581_761, 7_067_905)),
         ("tetfn", (1_254_224, 1_257_360, 1_529_968)),
         ("tfr_net", (14_850_620, 18_812_589, 6_668_422)),
+        ("tf_mamba", (1_813_209, 2_164_081, 1_526_927)),
     ],
 )
 def test_parameters_beyond_the_encoder_are_as_published(
@@ -206,7 +207,8 @@ def test_run_is_trained_resumed_and_evaluated(name: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize(
     ("name", "steps"),
-    [("misa", 40), ("self_mm", 20), ("tetfn", 5), ("almt", 21), ("cenet", 21)],
+    [("misa", 40), ("self_mm", 20), ("tetfn", 5), ("almt", 21), ("cenet", 21)]
+    + [("tf_mamba", 21)],
 )
 def test_an_epoch_has_as_many_steps_as_published(name: str, steps: int) -> None:
     model = build(name)

@@ -270,6 +270,33 @@ _COMPARED: dict[str, tuple[TrainConfig, Changes]] = {
             ),
         },
     ),
+    "tf_mamba": (
+        TrainConfig(
+            learning_rate=1e-4,
+            weight_decay=1e-4,
+            schedule="released",
+            clip=0.0,
+            patience=200,
+        ),
+        {
+            "mosei": (
+                {"states": 16, "query_blocks": 2, "reconstruction": 0.3}
+                | {"dropout": 0.2},
+                {},
+            ),
+            "sims": (
+                {"expansion": 2, "states": 16, "query_blocks": 2}
+                | {"reconstruction": 1.0, "dropout": 0.2},
+                {},
+            ),
+            "mini": (
+                {"width": 32, "expansion": 2, "states": 8}
+                | {"heads": 2, "head_width": 16},
+                {"epochs": 40, "learning_rate": 2e-3, "weight_decay": 0.3}
+                | {"schedule": "steps", "clip": 1.0, "patience": 40, "ema": 0.99},
+            ),
+        },
+    ),
 }
 
 

@@ -1,0 +1,1 @@
+"""Methods that came after LNLN, one module each."""
