@@ -14,7 +14,7 @@ from typing import Any
 from lnln.data.errors import SettingsError
 from lnln.models.method import Method, ModelConfig
 
-#: Where each method stands, in the order of the paper's tables.
+#: Where each method stands, in the order of the paper's tables; newer ones follow.
 METHODS = {
     "misa": "lnln.models.baselines.misa:MISA",
     "self_mm": "lnln.models.baselines.self_mm:SelfMM",
@@ -24,6 +24,7 @@ METHODS = {
     "tfr_net": "lnln.models.baselines.tfr_net:TFRNet",
     "almt": "lnln.models.baselines.almt:ALMT",
     "lnln": "lnln.models.lnln:LNLN",
+    "p_rmf": "lnln.models.baselines.since2024.p_rmf:PRMF",
 }
 #: Their names as papers print them.
 TITLES = {
@@ -35,6 +36,7 @@ TITLES = {
     "tfr_net": "TFR-Net",
     "almt": "ALMT",
     "lnln": "LNLN",
+    "p_rmf": "P-RMF",
 }
 
 
