@@ -24,7 +24,7 @@ METHODS = {
     "tfr_net": "lnln.models.baselines.tfr_net:TFRNet",
     "almt": "lnln.models.baselines.almt:ALMT",
     "lnln": "lnln.models.lnln:LNLN",
-    "p_rmf": "lnln.models.baselines.since2024.p_rmf:PRMF",
+    "p_rmf": "lnln.models.since2024.p_rmf:PRMF",
 }
 #: Their names as papers print them.
 TITLES = {

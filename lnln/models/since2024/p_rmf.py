@@ -1,14 +1,15 @@
 """P-RMF: a Gaussian for each modality, and a proxy modality that trusts the surest.
 
 Zhu et al., "Proxy-Driven Robust Multimodal Sentiment Analysis with Incomplete Data",
-ACL 2025. Built on LNLN's program. The text of the paper was not at hand: names are those
-of its abstract and of its framework figure, and what is computed is what the authors'
+ACL 2025. Built on LNLN's program. The text of the paper was not at hand: names are
+those of its abstract and framework figure, and what is computed is what the authors'
 program computes. Followed, since published numbers rest on it: the gradient through the
-proxy is reversed though there is no adversary (the figure shows none), so the means climb
-the sentiment loss; the reconstructors keep their first, random weights; the injection's
-layers are one layer, applied several times; targets are not detached; text encoder and
-injection learn 20 times slower. Otherwise than the program: padding is hidden from the
-embeddings (`masked`), and the weights are a softmax that does not overflow.
+proxy is reversed though there is no adversary (the figure shows none), so the means
+climb the sentiment loss; the reconstructors keep their first, random weights; the
+injection's layers are one layer, applied several times; targets are not detached; text
+encoder and injection learn 20 times slower. Otherwise than the program: padding is
+hidden from the embeddings (`masked`), and the weights are a softmax that does not
+overflow.
 """
 
 from __future__ import annotations
@@ -255,7 +256,7 @@ class PRMF(Method):
         return [{m: found[m][i] for m in MODALITIES} for i in range(len(versions))]
 
     def forward(self, batch: Batch, complete: Batch | None = None) -> Prediction:
-        """Predict from (corrupted) utterances; `complete`, the same U^0, for the loss."""
+        """Predict from (corrupted) utterances; `complete`, their U^0, is for the loss."""
         if complete is None:
             (h,) = self.embed(batch)
         else:
