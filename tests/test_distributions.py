@@ -1,4 +1,4 @@
-"""Answers that are distributions: read-outs, scores, loss, and all eight methods."""
+"""Answers that are distributions: read-outs, scores, loss, and all methods."""
 
 import copy
 import math
@@ -365,7 +365,7 @@ def test_the_exact_posterior_covers_fresh_data_of_the_training_prior() -> None:
     assert abs(pit_histogram(p, labels) - 1).max() < 0.2
 
 
-# The eight methods
+# All methods
 
 
 def step_of(model: Method, batch: Batch) -> Step:

@@ -118,7 +118,9 @@ def presets_of(
         settings = ablations(number(name), base, dataset)
         titles = {folder_name(p, base): title for title, p in settings.items()}
         return {folder: settings[title] for folder, title in titles.items()}, titles
-    methods = list(TITLES)
+    # The methods of the paper, which knows no later ones.
+    compared = set(printed(2, "MOSI")["method"])
+    methods = [m for m, title in TITLES.items() if title in compared]
     if exhibit.kind == "chapter":
         methods = ["lnln"]
     elif exhibit.table == "spread":

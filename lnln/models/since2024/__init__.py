@@ -1,1 +1,1 @@
-"""Methods that are newer than the paper, and in none of its tables."""
+"""Methods that came after LNLN, one module each."""

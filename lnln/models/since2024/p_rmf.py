@@ -256,7 +256,7 @@ class PRMF(Method):
         return [{m: found[m][i] for m in MODALITIES} for i in range(len(versions))]
 
     def forward(self, batch: Batch, complete: Batch | None = None) -> Prediction:
-        """Predict from (corrupted) utterances; `complete`, their U^0, is for the loss."""
+        """Predict from (corrupted) utterances; `complete`, their U^0, is for losses."""
         if complete is None:
             (h,) = self.embed(batch)
         else:
