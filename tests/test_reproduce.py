@@ -10,9 +10,10 @@ import torch
 from lnln import PRESETS, Split, simulate, write_mmsa
 from lnln.cli.main import main
 from lnln.evaluation.tables import markdown
+from lnln.models import METHODS
 from lnln.paper.ablation import ablations, folder_name
 from lnln.paper.printed import printed, side_by_side
-from lnln.paper.reproduce import EXHIBITS, number
+from lnln.paper.reproduce import EXHIBITS, number, presets_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--epochs", "1", "--seeds", "1", "--quiet", "--device", "cpu"]
@@ -57,6 +58,13 @@ def test_every_data_set_of_a_table_is_in_the_paper() -> None:
                 assert (not printed(number(name), dataset).empty) == (
                     dataset in exhibit.datasets
                 )
+
+
+def test_the_papers_tables_compare_the_papers_methods_only() -> None:
+    presets, titles = presets_of("table2", "mini", "MOSI")
+    compared = {titles[name] for name in presets}
+    assert compared == set(printed(9, "MOSEI")["method"]) and len(compared) == 8
+    assert presets.keys() < METHODS.keys()
 
 
 @pytest.mark.parametrize("table", [4, 5, 6, 7])
