@@ -85,7 +85,7 @@ def test_positions_start_wide_and_tokens_at_zero() -> None:
         assert starts[name].std().item() == pytest.approx(1, abs=0.15)
 
 
-def test_answers_parts_have_their_shapes() -> None:
+def test_parts_of_an_answer_have_their_shapes() -> None:
     for name, prefix in (("mosi", 8), ("sims", 39)):
         model, batch = small(prefix=prefix), model_batch(3)
         parts = model(batch, batch).extras
@@ -300,6 +300,21 @@ def test_prediction_uses_no_chance_and_no_complete_input() -> None:
         assert not torch.equal(before, torch.get_rng_state())
     torch.testing.assert_close(alone, trained.answer)
     assert "decoded" not in model(step.erased.batch).extras
+
+
+def test_both_forms_give_the_same_answers_and_losses() -> None:
+    fast, batch = small(), batch_of(5)
+    plain = PRMF(fast.config).eval()
+    plain.load_state_dict(fast.state_dict())
+    found = []
+    for model in (fast, plain):
+        torch.manual_seed(0)  # of the samples
+        step = item_of(model, batch, 0.5)
+        model.losses(step)["total"].backward()
+        found.append((model(step.erased.batch).answer, gradients(model.embedding)))
+    torch.testing.assert_close(found[0][0], found[1][0], rtol=1e-4, atol=1e-5)
+    size_of = [torch.stack([g.norm() for g in grads]).norm() for _, grads in found]
+    assert size_of[0].item() == pytest.approx(size_of[1].item(), rel=1e-4)
 
 
 def test_padding_is_hidden_unless_it_is_as_published() -> None:
