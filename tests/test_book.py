@@ -63,6 +63,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "29_protocol": {"mask_seeds": 12},
     "30_word_errors": {"seed": 1, "utterance": 3, "sentences": 1000},
     "31_how_sure": {"seed": 1},
+    "36_p_rmf": {"seed": 1, "epochs": 2},
     "37_tf_mamba": {"seed": 1, "epochs": 2},
 }
 
@@ -157,6 +158,7 @@ FILES = [
     "23_mmim",
     "24_cenet",
     "25_tfr_net",
+    "36_p_rmf",
     "37_tf_mamba",
 ]
 

@@ -24,6 +24,7 @@ METHODS = {
     "tfr_net": "lnln.models.baselines.tfr_net:TFRNet",
     "almt": "lnln.models.baselines.almt:ALMT",
     "lnln": "lnln.models.lnln:LNLN",
+    "p_rmf": "lnln.models.since2024.p_rmf:PRMF",
     "tf_mamba": "lnln.models.since2024.tf_mamba:TFMamba",
 }
 #: Their names as papers print them.
@@ -36,6 +37,7 @@ TITLES = {
     "tfr_net": "TFR-Net",
     "almt": "ALMT",
     "lnln": "LNLN",
+    "p_rmf": "P-RMF",
     "tf_mamba": "TF-Mamba",
 }
 

@@ -270,6 +270,27 @@ _COMPARED: dict[str, tuple[TrainConfig, Changes]] = {
             ),
         },
     ),
+    "p_rmf": (
+        TrainConfig(
+            epochs=100,
+            batch_size=32,
+            learning_rate=1e-4,
+            weight_decay=1e-4,
+            schedule="released",
+            clip=0.0,
+            patience=100,
+        ),
+        {
+            "sims": ({"prefix": 39}, {}),
+            # Trained as ALMT is: an encoder without training needs the full rate.
+            "mini": (
+                {"width": 32, "heads": 2, "head_width": 16, "ffn_width": 64}
+                | {"slow_share": 1.0},
+                {"epochs": 40, "learning_rate": 2e-3, "weight_decay": 0.3}
+                | {"schedule": "steps", "clip": 1.0, "patience": 40, "ema": 0.99},
+            ),
+        },
+    ),
     "tf_mamba": (
         TrainConfig(
             learning_rate=1e-4,
