@@ -104,7 +104,7 @@ def by_rate(scores: pd.DataFrame) -> pd.Series:
 
 
 def by_subset(scores: pd.DataFrame) -> pd.Series:
-    """A line a subset of complete modalities, as in Tables 11 to 14."""
+    """One line per subset of complete modalities, as in Tables 11 to 14."""
     names = {"l": "language", "a": "audio", "v": "vision"}
     lines = {"".join(s): " + ".join(names[m] for m in s) for s in MODALITY_SUBSETS}
     return scores["available"].map(lines).where(scores["rate"] == 0.0)
@@ -170,7 +170,7 @@ def metric_columns(
 def rate_table(
     scores: pd.DataFrame, method: str, scheme: str, available: str = "lav"
 ) -> pd.DataFrame:
-    """A method's metrics, a line a missing rate, and the mean of r = 0 to 0.9."""
+    """A method's metrics, one line per missing rate, and the mean of r = 0 to 0.9."""
     own = scores[scores["method"] == method]
     table = pd.DataFrame(
         {m: ev.mean_by_rate(own, m, available)[method] for m in METRICS[scheme]}

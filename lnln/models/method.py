@@ -73,7 +73,7 @@ class Variant:
 
     @property
     def fully_released(self) -> bool:
-        """Whether it is the released program's network and nothing else."""
+        """Whether it is exactly the released program's network."""
         return self.released == RELEASED_CHOICES.keys() and not self.without
 
     def __str__(self) -> str:
