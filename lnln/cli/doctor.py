@@ -1,4 +1,4 @@
-"""Is this machine ready for the book? `lnln doctor` prints one line a need.
+"""Is this machine ready for the book? `lnln doctor` prints one line per need.
 
 Nothing is downloaded: the check only looks at what is there.
 """

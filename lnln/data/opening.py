@@ -85,7 +85,7 @@ class Source:
 
 @lru_cache(maxsize=1)
 def open_source(source: Source) -> Dataset:
-    """Open the data, once a process.
+    """Open the data, once per process.
 
     Raises:
         DataError: they are not the expected ones.

@@ -37,7 +37,7 @@ from lnln.training.scoring.metrics import (
 from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset
 
-#: Columns of scores in tidy form, one number a row, as in `robustness.csv`. Rate and
+#: Columns of scores in tidy form, one number per row, as in `robustness.csv`. Rate and
 #: value are numbers, all else is text; what does not apply is empty.
 COLUMNS = (
     "dataset",
@@ -336,7 +336,7 @@ def mean_by_rate(
         available: which modalities were available.
 
     Returns:
-        A line a rate, a column a method, in the order of the scores.
+        One line per rate and one column per method, in the order of the scores.
     """
     used = (scores["metric"] == metric) & (scores["available"] == available)
     means = scores[used].groupby(["method", "rate"], sort=False)["value"].mean()

@@ -1,10 +1,10 @@
 """Beyond random data missing: other ways in which sensors and recognisers fail.
 
-A corruption takes complete utterances and a severity in [0, 1] to utterances, missing
-rates and draws, from which `erase` makes what a model sees. What only erases is chosen
-without regard to the label, so the posterior of what is left is exact. What replaces
-(words, noise, shifts) has no such closed form; there the limit of the intact data is a
-bound, since damage cannot add information.
+A corruption is given complete utterances and a severity in [0, 1]. It returns
+utterances, missing rates and draws, from which `erase` makes what a model sees. What
+only erases is chosen without regard to the label, so the posterior of what is left is
+exact. What replaces (words, noise, shifts) has no such closed form; there the limit of
+the intact data is a bound, since damage cannot add information.
 """
 
 from __future__ import annotations

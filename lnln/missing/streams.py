@@ -1,4 +1,4 @@
-"""Chance, one stream a purpose: two things that are drawn never share their numbers."""
+"""Chance, one stream per purpose: no two things that are drawn share their numbers."""
 
 from __future__ import annotations
 

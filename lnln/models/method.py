@@ -73,7 +73,7 @@ class Variant:
 
     @property
     def fully_released(self) -> bool:
-        """Whether it is the released program's network and nothing else."""
+        """Whether it is exactly the released program's network."""
         return self.released == RELEASED_CHOICES.keys() and not self.without
 
     def __str__(self) -> str:
@@ -241,7 +241,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How the gradients of a method become steps.
+    """How the optimizer updates the weights of a method from their gradients.
 
     Attributes:
         groups: optimizer groups {"params", "lr", "weight_decay"}; `lr` is the peak.
@@ -251,7 +251,7 @@ class Recipe:
         clip_value: largest size of each entry of a gradient; 0 for none.
         accumulate: batches whose gradients are summed before a step; what remains at
             the end of an epoch is thrown away, as in the published programs.
-        stages: passes over the data an epoch; each steps its own parameters only, see
+        stages: passes over the data per epoch; each updates its own weights only, see
             `Method.stage_of`.
         first_share: share of the batches that all stages but the last use.
     """

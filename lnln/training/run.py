@@ -41,7 +41,7 @@ class Run:
         preset, dataset, folder, device: as given to `lnln.train`.
         model: the network; `forward` is the same, compiled if so configured.
         average: moving average of its weights, or None.
-        recipe: how gradients become steps.
+        recipe: how the optimizer updates the weights.
         optimizer: Adam or AdamW over the trainable parameters.
         standardizer: column scaling, or None.
         history: one entry per finished epoch.

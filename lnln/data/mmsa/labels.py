@@ -1,4 +1,4 @@
-"""The labels of a file: scores on a scale, which scale, or classes, which are none."""
+"""The labels of a file: scores and their scale; numbered classes are refused."""
 
 from __future__ import annotations
 

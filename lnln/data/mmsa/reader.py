@@ -63,7 +63,7 @@ _Aligned = tuple[torch.Tensor, torch.Tensor]  # (N, T, d) frames, (N,) lengths
 
 @dataclass(frozen=True)
 class _Raw:
-    """One split before the scheme is known: where its labels stand, they, the ids."""
+    """One split before the scheme is known: key of its labels, labels, ids."""
 
     field: Field
     labels: Doubles

@@ -1,4 +1,4 @@
-"""The words of a file: its token ids and whose they are, or those made of raw_text.
+"""The words of a file: its token ids and their vocabulary, or ids made of raw_text.
 
 Token ids mean something to one vocabulary only. Whose ids a file holds is told by its
 first and last ids, by the encoder's tokenizer and by the words themselves; where these
@@ -170,7 +170,7 @@ def _special(
     stated: SpecialTokens | None,
     tokenizer: Tokenizer | None,
 ) -> SpecialTokens:
-    """Whose ids they are: the file's own word, the encoder's, or known by sight."""
+    """The vocabulary of the ids: named by file or encoder, or recognised."""
     if not any(mask.any() for _, mask in parts):
         raise field.error("no sentence has a token (attention mask all zero)")
     first, last = _ends(parts)

@@ -203,7 +203,7 @@ class MMIM(Method):
         return 1 if name.startswith("estimators") else 2
 
     def recipe(self, train: Optimisation) -> Recipe:
-        """Adam, the encoder slower; two stages an epoch."""
+        """Adam, the encoder slower; two stages per epoch."""
         encoder = [p for p in self.text_encoder.parameters() if p.requires_grad]
         rest = [
             p

@@ -193,7 +193,7 @@ _PUBLISHED = {
 
 
 def architecture_of(name: str) -> dict[str, Any]:
-    """The configuration of a pretrained encoder, without its weights and the network.
+    """The configuration of a pretrained encoder, without weights or a download.
 
     Args:
         name: a local folder, or a hub name that is published or was fetched before.

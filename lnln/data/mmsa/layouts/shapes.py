@@ -1,6 +1,6 @@
 """Features stored in other shapes than (N, T, d), brought into it.
 
-Some scripts keep one array an utterance, of its own length; some one vector an
+Some scripts keep one array per utterance, of its own length; some one vector per
 utterance; some put features before frames. What the shapes cannot tell stays as it is.
 """
 

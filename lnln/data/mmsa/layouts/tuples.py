@@ -1,4 +1,4 @@
-"""Splits that are lists of utterances, turned into one array or list a key.
+"""Splits that are lists of utterances, turned into one array or list per key.
 
 MISA, MAG-BERT and the tutorial of the CMU SDK store ((words, vision, audio), label,
 segment) an utterance; MISA also the words themselves, beside their ids.
@@ -114,7 +114,7 @@ def _label(field: Field, i: int, value: object) -> list[float]:
 
 
 def split_of_records(field: Field, records: object) -> dict[str, object]:
-    """Turn a list of dicts, one an utterance, into a split of lists by key.
+    """Turn a list of dicts, one per utterance, into a split of lists by key.
 
     Args:
         field: for messages.
