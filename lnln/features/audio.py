@@ -229,9 +229,7 @@ class Sims:
         mfcc = feature.mfcc(
             y=samples, sr=self.sample_rate, hop_length=self.hop, htk=True
         )
-        chroma = feature.chroma_cqt(
-            y=samples, sr=self.sample_rate, hop_length=self.hop
-        )
+        chroma = feature.chroma_cqt(y=samples, sr=self.sample_rate, hop_length=self.hop)
         rows = np.concatenate([zcr, mfcc, chroma]).T.astype(np.float32)
         return np.where(there[:, None], rows, 0), there
 

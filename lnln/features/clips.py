@@ -71,9 +71,7 @@ def read_clips(path: str | Path) -> list[Clip]:
     path = Path(path)
     header, rows = read_table(path)
     _check_header(path, header)
-    clips = [
-        _clip(path, f"{path}, row {number}", row) for number, row in rows
-    ]
+    clips = [_clip(path, f"{path}, row {number}", row) for number, row in rows]
     if not clips:
         raise DataError(f"{path}: holds no clip; write one row for each")
     _check_ids(clips)

@@ -120,9 +120,7 @@ def pool_times(
     """
     place = np.floor(times * rate + _ROUNDING).astype(np.int64)
     inside = (place >= 0) & (place < count)
-    rows, left = _means(
-        values[inside], available[inside], place[inside], count
-    )
+    rows, left = _means(values[inside], available[inside], place[inside], count)
     empty = np.flatnonzero(np.bincount(place[inside], minlength=count) == 0)
     if len(times) > 1 and len(empty):
         starts = empty / rate

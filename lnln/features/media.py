@@ -263,10 +263,13 @@ def _counted(
                 usual = (last - starts["picture"]) / max(1, len(spans) - 1)
                 ends["picture"] = last + (shown or usual)
     if sound is not None and ends["sound"] is None:
+        told = starts["sound"]
         for frame in _decoded(container, sound, path):
-            if frame.time is not None:
-                length = frame.samples / frame.sample_rate
-                ends["sound"] = frame.time + length
+            # Containers round times, so where nothing breaks off samples are counted.
+            if frame.time is not None and abs(frame.time - told) > _DELAY:
+                told = frame.time
+            told += frame.samples / frame.sample_rate
+        ends["sound"] = told
     return {kind: starts[kind] if e is None else e for kind, e in ends.items()}
 
 
