@@ -14,8 +14,8 @@ import pandas as pd
 from lnln import __version__
 from lnln.cli import Subparsers
 from lnln.cli.compare import add_compare
-from lnln.cli.data import add_data
 from lnln.cli.doctor import add_doctor
+from lnln.cli.files.data import add_data
 from lnln.cli.report import said
 from lnln.cli.reproduce import add_reproduce
 from lnln.cli.train import (

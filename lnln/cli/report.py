@@ -8,8 +8,9 @@ from typing import Any
 import pandas as pd
 import torch
 
-from lnln.data.batch import MODALITIES, Dataset
+from lnln.data.batch import MODALITIES, Batch, Dataset
 from lnln.evaluation.tables import plain
+from lnln.missing.gaps import counts
 from lnln.training.scoring.metrics import FINEST, class_counts
 
 #: The files published with MMSA by their SHA-256.
@@ -33,12 +34,14 @@ def describe(dataset: Dataset) -> str:
 
     Returns:
         Lines of at most 100 columns (a longer path keeps its line): origin, sizes,
-        lengths, label counts and what was mended on reading.
+        lengths, label counts and what was mended on reading; of a file that says how
+        its features were made also that, and what is missing.
     """
     origin = PUBLISHED.get(dataset.sha256)
     known = f"published with MMSA as {origin}" if origin else "not a published file"
-    shapes, lengths, labels = {}, {}, {}
-    for name, split in dataset.splits.items():
+    classes = FINEST[dataset.scheme][1]
+    splits, shapes, lengths, labels = dataset.splits, {}, {}, {}
+    for name, split in splits.items():
         batch, values = split.batch, split.batch.labels
         full = (batch.token_lengths == batch.tokens.shape[1]).float().mean().item()
         shapes[name] = {
@@ -49,10 +52,12 @@ def describe(dataset: Dataset) -> str:
             "full-length sentences": f"{full:.1%}",
         }
         lengths[name] = [_spread(batch.lengths(m)) for m in MODALITIES]
-        counts = class_counts(values, dataset.scheme)
-        signs = [int((values.sign() == sign).sum()) for sign in (-1, 0, 1)]
-        labels[name] = [*counts, "|", *signs]
-    classes = FINEST[dataset.scheme][1]
+        given = values[~values.isnan()]
+        signs = [int((given.sign() == sign).sum()) for sign in (-1, 0, 1)]
+        found = (
+            class_counts(given, dataset.scheme) if len(given) else [0] * len(classes)
+        )
+        labels[name] = [*found, "|", *signs]
     lines = [f"file      {dataset.source}", f"SHA-256   {dataset.sha256}"]
     lines += [f"          {known}"]
     lines += [f"data set  {dataset.name}, scored as {dataset.scheme}", ""]
@@ -64,6 +69,11 @@ def describe(dataset: Dataset) -> str:
     lines += ["", "mended on reading"]
     for sentence in dataset.mended or ("nothing",):
         lines += _item(sentence)
+    if dataset.features:
+        lines += ["", "missing (share of words and rows)"]
+        missing = {name: _missing(split.batch) for name, split in splits.items()}
+        lines += [_table(missing, "text", "audio", "vision"), "", "features"]
+        lines += _described(dataset.features)
     return "\n".join(lines)
 
 
@@ -80,6 +90,23 @@ def _item(sentence: str) -> list[str]:
 def _spread(lengths: torch.Tensor) -> str:
     low, high = int(lengths.min()), int(lengths.max())
     return f"{low} / {int(lengths.median())} / {high}"
+
+
+def _missing(batch: Batch) -> list[str]:
+    total, there = (part.sum(dim=0) for part in counts(batch))
+    return [f"{x:.1%}" for x in (1 - there / total.clamp(min=1)).tolist()]
+
+
+def _described(values: dict[str, Any], inside: str = "") -> list[str]:
+    """One line per value, such as "- audio rate: 12.5"."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += _described(value, f"{inside}{key} ")
+            continue
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        lines += _item(f"{inside}{key}: {shown}")
+    return lines
 
 
 def _table(by_split: dict[str, Any], *columns: str) -> str:
