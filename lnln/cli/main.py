@@ -1,4 +1,4 @@
-"""The `lnln` command: doctor, data, train, evaluate, compare, export."""
+"""The `lnln` command: doctor, data, features, train, evaluate, compare, export."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lnln.cli import Subparsers
 from lnln.cli.compare import add_compare
 from lnln.cli.doctor import add_doctor
 from lnln.cli.files.data import add_data
+from lnln.cli.files.features import add_features
 from lnln.cli.report import said
 from lnln.cli.reproduce import add_reproduce
 from lnln.cli.train import (
@@ -67,6 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_doctor(commands)
     add_data(commands)
+    add_features(commands)
     add_train(commands)
     _add_evaluate(commands)
     add_compare(commands)

@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from lnln.data.errors import MissingPackageError, SettingsError
@@ -40,6 +39,7 @@ class AudioExtractor(Protocol):
         columns: names of the d_a columns.
         sample_rate: of the mono sound that it wants, in Hz.
         rate: rows a second.
+        packages: what it is made with, for the record.
     """
 
     name: str
@@ -48,6 +48,7 @@ class AudioExtractor(Protocol):
     columns: tuple[str, ...]
     sample_rate: int
     rate: float
+    packages: tuple[str, ...]
 
     def __call__(self, samples: Floats, missing: Bools) -> tuple[Floats, Bools]:
         """Rows (T, d_a), and (T,) which are there, of (n,) samples and missing ones."""
@@ -76,6 +77,7 @@ class Plain:
 
     name = "plain"
     version = 1
+    packages: tuple[str, ...] = ("torch",)
     sample_rate = 16_000
     columns = ("f0", "voicing", "level", "zcr", *(f"mfcc{i}" for i in range(_CEPSTRA)))
 
@@ -197,6 +199,7 @@ class Sims:
 
     name = "sims"
     version = 1
+    packages: tuple[str, ...] = ("librosa",)
     sample_rate = 22_050
     hop, window = 512, 2048
     rate = sample_rate / hop
@@ -239,6 +242,7 @@ class Egemaps:
 
     name = "egemaps"
     version = 1
+    packages: tuple[str, ...] = ("opensmile",)
     sample_rate = 16_000
     rate = 100.0
     _hop, _window, _shortest = 160, 960, 0.25
@@ -275,6 +279,7 @@ class NoSound:
 
     name = "none"
     version = 1
+    packages: tuple[str, ...] = ()
     sample_rate = Plain.sample_rate
     columns = ("none",)
 
@@ -322,8 +327,3 @@ def audio_extractor(name: str, rate: float = 12.5) -> AudioExtractor:
     if name == "none":
         return NoSound(rate)
     raise SettingsError(f"audio {name!r} is unknown; choose from {', '.join(AUDIO)}")
-
-
-def as_samples(sound: NDArray[Any]) -> Floats:
-    """Sound as the extractors take it: (n,) float32 in one piece."""
-    return np.ascontiguousarray(sound, dtype=np.float32)

@@ -15,6 +15,8 @@ _KNOWN = (
     *("openface", "table"),
 )
 _LARGEST_LABEL = 3.0
+# Seconds by which an end may lie behind the file's, since people round.
+_BEYOND = 0.1
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,23 @@ class Clip:
     table: Path | None = None
     where: str = ""
 
-    @property
-    def begins(self) -> float:
-        """Where the stretch begins in the file, in seconds."""
-        return self.start or 0.0
+    def stretch(self, duration: float) -> tuple[float, float]:
+        """Where the clip begins and ends in its file.
+
+        Args:
+            duration: of the file; all in seconds.
+
+        Raises:
+            DataError: it lies beyond the file.
+        """
+        start = self.start or 0.0
+        end = duration if self.end is None else self.end
+        if start >= duration or end > duration + _BEYOND:
+            raise DataError(
+                f"{self.path}: lasts {duration:.2f} s, but the clip goes from "
+                f"{start:g} to {end:g}; write start and end in seconds, within the file"
+            )
+        return start, min(end, duration)
 
 
 def read_clips(path: str | Path) -> list[Clip]:

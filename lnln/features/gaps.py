@@ -80,15 +80,17 @@ def touched(mask: Bools, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> 
     return result
 
 
-def pool_frames(values: Floats, available: Bools, size: int) -> tuple[Floats, Bools]:
+def pool_frames(
+    values: Floats, available: Bools, size: int, least: float = 0.5
+) -> tuple[Floats, Bools]:
     """Rows as means over the available ones of each `size` frames.
 
-    A row is missing if fewer than half of its frames are left. Frames behind the last
-    full group make a row of their own.
+    Frames behind the last full group make a row of their own.
 
     Args:
         values: (F, d); available: (F,).
         size: frames a row.
+        least: a row is missing if a smaller share of its frames is left, or none.
 
     Returns:
         (T, d) rows, zero where missing, and (T,) which are there.
@@ -97,7 +99,7 @@ def pool_frames(values: Floats, available: Bools, size: int) -> tuple[Floats, Bo
     place = np.arange(len(values)) // size
     rows, left = _means(values, available, place, count)
     all_frames = np.bincount(place, minlength=count)
-    there = (left > 0) & (2 * left >= all_frames)
+    there = (left > 0) & (left >= least * all_frames)
     return np.where(there[:, None], rows, 0).astype(np.float32), there
 
 

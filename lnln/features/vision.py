@@ -261,6 +261,7 @@ class MediaPipe:
 
     name = "mediapipe"
     version = 1
+    packages = ("mediapipe",)
     _POSE = ("pose_Tx", "pose_Ty", "pose_Tz", "pose_Rx", "pose_Ry", "pose_Rz")
 
     def __init__(self, model: Path) -> None:
@@ -338,7 +339,7 @@ def _pose(matrix: NDArray[Any]) -> list[float]:
 def _numbers(
     header: list[str], rows: list[tuple[int, dict[str, str]]]
 ) -> dict[str, Doubles]:
-    """Columns of numbers; what is none becomes NaN, as programs write it in many ways."""
+    """Columns of numbers; what is none, in whatever spelling, becomes NaN."""
 
     def number(text: str) -> float:
         try:
@@ -361,8 +362,8 @@ def _check_times(path: Path, times: Doubles, remedy: str) -> None:
         raise DataError(f"{path}, row {row}: the times do not rise; {remedy}")
     if len(steps) and float(np.median(steps)) < _SHORTEST_STEP:
         raise DataError(
-            f"{path}: its times are {1000 * float(np.median(steps)):.0f} ms apart: made "
-            f"from an image folder; {remedy}"
+            f"{path}: its times are {1000 * float(np.median(steps)):.0f} ms apart: it "
+            f"was made from an image folder; {remedy}"
         )
 
 
