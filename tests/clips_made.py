@@ -65,6 +65,9 @@ def write_clip(
             )
             seen.height, seen.width = pictures.shape[1:3]
             seen.pix_fmt = "yuv420p"
+            seen.codec_context.thread_count = 1
+            if codec == "libx264":
+                seen.options = {"preset": "ultrafast"}
         if heard is not None:
             _mux_sound(container, heard, sound, rate, sound_at)
         if seen is not None:

@@ -103,7 +103,7 @@ def test_plain_does_not_mind_gain() -> None:
     sound = speech()
     nothing = np.zeros(len(sound), dtype=bool)
     loud, _ = Plain()(sound, nothing)
-    for gain, most in ((0.5, 3e-4), (0.1, 3e-3)):
+    for gain, most in ((0.5, 3e-5), (0.1, 3e-4)):
         quiet, _ = Plain()((gain * sound).astype(np.float32), nothing)
         assert np.abs(loud - quiet).max() < most
 
@@ -163,7 +163,7 @@ def test_rows_by_time_know_slow_cameras_from_ones_that_stopped() -> None:
     seen = np.ones(10, dtype=bool)
     rows, there = pool_times(values, seen, times, 12.5, 25)
     # At 10 pictures a second some rows of 80 ms begin none: they show the last one.
-    assert rows[:13, 0].tolist() == [0, 1, 2, 3, 4, 4, 5, 6, 7, 8, 8, 9, 9]
+    assert rows[:13, 0].tolist() == [0, 1, 2, 3, 3, 4, 5, 6, 7, 7, 8, 9, 9]
     assert there[:14].all() and not there[14:].any() and not rows[14:].any()
     seen[4] = False
     assert np.flatnonzero(~pool_times(values, seen, times, 12.5, 14)[1]).tolist() == [5]
@@ -231,7 +231,8 @@ def test_sound_that_begins_late_is_missing_until_then(tmp_path: Path) -> None:
     media, sound, missing = heard(path)
     assert media.duration == pytest.approx(2.0, abs=0.01)
     spans = np.flatnonzero(~missing) / RATE
-    assert spans[[0, -1]] == pytest.approx([0.6, 1.6], abs=0.05)
+    # AAC puts 64 ms in front.
+    assert spans[[0, -1]] == pytest.approx([0.6, 1.6], abs=0.07)
     assert not sound[missing].any()
     there = Plain()(sound, missing)[1]
     assert np.flatnonzero(there)[[0, -1]] == pytest.approx([8, 19], abs=1)
