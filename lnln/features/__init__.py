@@ -13,7 +13,7 @@ from lnln.features.audio import (
     audio_extractor,
 )
 from lnln.features.clips import Clip, read_clips
-from lnln.features.extract import Extraction, extract
+from lnln.features.extraction import Extraction, extract
 from lnln.features.gaps import muted, pool_frames, pool_times
 from lnln.features.media import open_media, read_pictures, read_sound
 from lnln.features.vision import (

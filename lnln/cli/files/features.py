@@ -10,7 +10,7 @@ from lnln.cli import Subparsers
 from lnln.data.errors import SettingsError
 from lnln.data.mmsa.reader import write_mmsa
 from lnln.features.audio import AUDIO
-from lnln.features.extract import Vision, extract
+from lnln.features.extraction import Vision, extract
 from lnln.features.vision import (
     OPENFACE_SETS,
     MediaPipe,
