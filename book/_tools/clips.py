@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import csv
 import subprocess
-import tempfile
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,12 +29,13 @@ from typing import Any
 import av
 import numpy as np
 import torch
+from av.video.reformatter import VideoReformatter
 from tqdm.auto import tqdm
 
 from lnln.data.batch import LABEL_VALUES
 from lnln.data.mmsa.reader import write_mmsa
 from lnln.data.simulated.corpus import simulate
-from lnln.features import extract, open_media, read_sound
+from lnln.features import extract
 
 RATE, FPS, SIZE = 22_050, Fraction(25, 2), 48
 #: Accents and timbres of espeak-ng's adult male voices, which lie close in
@@ -142,21 +142,24 @@ def utterances(split: str, count: int, seed: int) -> list[Utterance]:
     return made
 
 
-def speak(
-    said: Utterance, folder: Path, rng: np.random.Generator
-) -> np.ndarray:
+def speak(said: Utterance, rng: np.random.Generator) -> np.ndarray:
     """The sound of an utterance, (n,) at 22,050 Hz, with noise."""
-    path = folder / "spoken.wav"
-    pitch = round(
-        np.clip(PITCH[0] + said.pitch + PITCH[1] * said.label, 0, 99)
-    )
+    pitch = PITCH[0] + said.pitch + PITCH[1] * said.label
     rate = RATE_OF_SPEECH[0] + said.rate + RATE_OF_SPEECH[1] * said.label
     spread = round(RANGE[0] + RANGE[1] * said.label)
     text = f'<speak><prosody range="{spread}">{said.text}</prosody></speak>'
-    command = ["espeak-ng", "-m", "-v", said.voice, "-p", str(pitch)]
-    command += ["-s", str(round(rate)), "-w", str(path), "--", text]
-    subprocess.run(command, check=True)
-    sound, _ = read_sound(open_media(path), RATE)
+    command = ["espeak-ng", "-m", "--stdout", "-v", said.voice]
+    command += [
+        "-p",
+        str(round(np.clip(pitch, 0, 99))),
+        "-s",
+        str(round(rate)),
+    ]
+    done = subprocess.run(
+        [*command, "--", text], check=True, capture_output=True
+    )
+    # Behind a header of 44 bytes, which does not know the length in a pipe.
+    sound = np.frombuffer(done.stdout[44:], dtype="<i2") / 2**15
     loud = np.flatnonzero(np.abs(sound) > 1e-3)
     sound = sound[: loud[-1] + RATE // 20]
     noise = rng.normal(0, 10 ** (NOISE_DBFS / 20), len(sound))
@@ -181,6 +184,7 @@ def write(path: Path, sound: np.ndarray, pictures: np.ndarray) -> None:
     """Write a clip as mp4: AAC and H.264."""
     with av.open(str(path), "w") as container:
         heard = container.add_stream("aac", rate=RATE, layout="mono")
+        heard.options = {"aac_coder": "fast"}
         seen = container.add_stream("libx264", rate=FPS)
         seen.width = seen.height = SIZE
         seen.pix_fmt, seen.options = (
@@ -200,8 +204,11 @@ def write(path: Path, sound: np.ndarray, pictures: np.ndarray) -> None:
         for part in [*sliced.resample(frame), *sliced.resample(None)]:
             container.mux(heard.encode(part))
         container.mux(heard.encode(None))
+        colours = VideoReformatter()
         for i, picture in enumerate(pictures):
             drawn = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            # More threads than one only wait for each other at such sizes.
+            drawn = colours.reformat(drawn, format="yuv420p", threads=1)
             drawn.pts = i
             container.mux(seen.encode(drawn))
         container.mux(seen.encode(None))
@@ -215,17 +222,14 @@ def make(options: argparse.Namespace) -> None:
         for s in VOICES
         for u in utterances(s, getattr(options, s), options.seed)
     ]
-    with tempfile.TemporaryDirectory() as name:
-        for i, one in enumerate(tqdm(said, unit="clip")):
-            rng = np.random.default_rng([options.seed, i, 50])
-            sound = speak(one, Path(name), rng)
-            # Not longer than the sound, which would else be missing there.
-            count = max(1, int(len(sound) / RATE * FPS))
-            smiles = (
-                MOUTH_EFFECT * one.label * (rng.random(count) < P_EXPRESSIVE)
-            )
-            curves = smiles + rng.normal(0, MOUTH_NOISE, count)
-            write(options.folder / f"{one.id}.mp4", sound, draw(curves))
+    for i, one in enumerate(tqdm(said, unit="clip")):
+        rng = np.random.default_rng([options.seed, i, 50])
+        sound = speak(one, rng)
+        # Not longer than the sound, which would else be missing there.
+        count = max(1, int(len(sound) / RATE * FPS))
+        smiles = MOUTH_EFFECT * one.label * (rng.random(count) < P_EXPRESSIVE)
+        curves = smiles + rng.normal(0, MOUTH_NOISE, count)
+        write(options.folder / f"{one.id}.mp4", sound, draw(curves))
     with open(
         options.folder / "clips.csv", "w", encoding="utf-8", newline=""
     ) as file:

@@ -159,6 +159,9 @@ def read_pictures(
     frames: list[NDArray[np.uint8]] = []
     times: list[float] = []
     with _opened(media.path) as container:
+        from av.video.reformatter import VideoReformatter
+
+        colours = VideoReformatter()
         _, stream = _streams(container)
         _jump(container, media, start)
         for frame in _decoded(container, stream, media.path):
@@ -169,7 +172,8 @@ def read_pictures(
                 continue
             if time >= end - start - 1e-6:
                 break
-            image = frame.to_ndarray(format="rgb24")
+            # More threads than one only wait for each other at such sizes.
+            image = colours.reformat(frame, format="rgb24", threads=1).to_ndarray()
             image = np.rot90(image, round(frame.rotation / 90))
             full = frames and len(frames) * frames[0].nbytes >= _PIECE
             if full or (frames and frames[0].shape != image.shape):
@@ -278,10 +282,7 @@ def _streams(container: Any) -> tuple[Any, Any]:
     sound = next(iter(container.streams.audio), None)
     # A cover picture inside of a song is no video.
     moving = (s for s in container.streams.video if not _is_cover(s))
-    picture = next(moving, None)
-    if picture is not None:
-        picture.thread_type = "AUTO"
-    return sound, picture
+    return sound, next(moving, None)
 
 
 def _is_cover(stream: Any) -> bool:
