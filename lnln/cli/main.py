@@ -16,6 +16,7 @@ from lnln.cli import Subparsers
 from lnln.cli.compare import add_compare
 from lnln.cli.doctor import add_doctor
 from lnln.cli.files.data import add_data
+from lnln.cli.files.predict import add_predict
 from lnln.cli.report import said
 from lnln.cli.reproduce import add_reproduce
 from lnln.cli.train import (
@@ -69,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add_data(commands)
     add_train(commands)
     _add_evaluate(commands)
+    add_predict(commands)
     add_compare(commands)
     add_reproduce(commands)
     _add_export(commands)
