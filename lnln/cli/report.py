@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -79,6 +80,24 @@ def _item(sentence: str) -> list[str]:
 def _spread(lengths: torch.Tensor) -> str:
     low, high = int(lengths.min()), int(lengths.max())
     return f"{low} / {int(lengths.median())} / {high}"
+
+
+def on_top(batch: Batch, rates: Sequence[float]) -> str:
+    """What is missing before anything is erased, and in all at each missing rate.
+
+    Args:
+        batch: a split with gaps of its own.
+        rates: r, what a sweep erases on top.
+    """
+    before = missing_shares(batch)
+    lines = {
+        f"{rate:g}": [f"{1 - (1 - share) * (1 - rate):.1%}" for share in before]
+        for rate in rates
+    }
+    columns = ("text", "audio", "vision")
+    table = pd.DataFrame.from_dict(lines, "index", columns=columns)
+    shown = plain(table.rename_axis("r"))
+    return f"missing in all where r is erased on top of the gaps of the clips\n{shown}"
 
 
 def _missing(batch: Batch) -> list[str]:

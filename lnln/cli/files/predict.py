@@ -122,7 +122,7 @@ def _limits(options: argparse.Namespace, trained: TrainedModel) -> list[str]:
     if trained.provenance["data"]["name"] == "simulated":
         count = sum(not token.startswith("[") for token in lexicon().vocab)
         lines.append(
-            f"{options.model} was trained on a simulated language of {count} words: good "
-            "for a first look, not for what people say."
+            f"{options.model} was trained on a simulated language of {count} words: "
+            "good for a first look, not for what people say."
         )
     return lines
