@@ -439,9 +439,13 @@ def test_clips_of_three_containers_become_a_file(tmp_path: Path) -> None:
         "unclear_below": 0.5,
     }
     notes = " ".join(made.notes)
-    for what in ("no sound", "muted or missing", "no picture", "without a face"):
-        assert f"1 of 3 clips have {what}" in notes or "rows without a face" in notes
+    for what in ("no sound", "sound that is muted", "rows without a face"):
+        assert f"1 of 3 clips have {what}" in notes
+    assert "1 of 3 clips have no picture (such as 'voice')" in notes
     assert "1 of 3 clips have no words" in notes
+    # Half a second of the four that have sound.
+    assert "12.5% of all sound is muted or missing" in notes
+    assert made.dataset.test.batch.gaps and rest.gaps
 
 
 def test_a_gap_at_the_start_of_the_longest_clip_is_no_padding(tmp_path: Path) -> None:
@@ -534,9 +538,11 @@ def test_long_recordings_and_odd_ones_are_noted(tmp_path: Path) -> None:
     still = np.repeat(faces(1), 25, axis=0)
     write_clip(tmp_path / "a.wav", loud)
     write_clip(tmp_path / "b.mp4", tone(220, 1.0), pictures=still)
-    table = write_table(tmp_path / "c.csv", "a.wav", "b.mp4")
+    (tmp_path / "w.csv").write_text("word\n[Music]\n")
+    rows = ("a.wav,the movie,", "b.mp4,,w.csv")
+    table = write_table(tmp_path / "c.csv", *rows, header="clip,text,words")
     notes = extract(table, vision=Brightness(), encoder="simulated").notes
-    for what in ("last over 60 s", "have clipped sound", "stands still"):
+    for what in ("last over 60 s", "have clipped sound", "stands still", "no words"):
         assert [what in note for note in notes].count(True) == 1
 
 

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 
 from lnln.data.batch import MODALITIES, Batch, Dataset
+from lnln.data.mmsa.layouts.features import PUBLISHED
 from lnln.evaluation.tables import plain
-from lnln.missing.gaps import counts
+from lnln.missing.gaps import missing_shares
 from lnln.training.scoring.metrics import FINEST, class_counts
-
-#: The files published with MMSA by their SHA-256.
-PUBLISHED = dict(
-    line.split(maxsplit=1)
-    for line in """\
-78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524 MOSI unaligned_50.pkl
-d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9 MOSI aligned_50.pkl
-ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f MOSEI unaligned_50.pkl
-45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791 MOSEI aligned_50.pkl
-c9e20c13ec0454d98bb9c1e520e490c75146bfa2dfeeea78d84de047dbdd442f SIMS unaligned_39.pkl
-""".splitlines()
-)
 
 
 def describe(dataset: Dataset) -> str:
@@ -92,9 +82,26 @@ def _spread(lengths: torch.Tensor) -> str:
     return f"{low} / {int(lengths.median())} / {high}"
 
 
+def on_top(batch: Batch, rates: Sequence[float]) -> str:
+    """What is missing before anything is erased, and in all at each missing rate.
+
+    Args:
+        batch: a split with gaps of its own.
+        rates: r, what a sweep erases on top.
+    """
+    before = missing_shares(batch)
+    lines = {
+        f"{rate:g}": [f"{1 - (1 - share) * (1 - rate):.1%}" for share in before]
+        for rate in rates
+    }
+    columns = ("text", "audio", "vision")
+    table = pd.DataFrame.from_dict(lines, "index", columns=columns)
+    shown = plain(table.rename_axis("r"))
+    return f"missing in all where r is erased on top of the gaps of the clips\n{shown}"
+
+
 def _missing(batch: Batch) -> list[str]:
-    total, there = (part.sum(dim=0) for part in counts(batch))
-    return [f"{x:.1%}" for x in (1 - there / total.clamp(min=1)).tolist()]
+    return [f"{share:.1%}" for share in missing_shares(batch)]
 
 
 def _described(values: dict[str, Any], inside: str = "") -> list[str]:

@@ -110,6 +110,8 @@ class Batch:
         labels: (B,) float32 sentiment in [-3, 3] (SIMS: [-1, 1]); NaN where there is
             none, which only prediction allows.
         special: which token ids are no words.
+        gaps: whether rows of zeros and [UNK] words are known to be gaps of the
+            recording, as a file tells that says how its features were made.
     """
 
     tokens: Tensor
@@ -120,6 +122,7 @@ class Batch:
     vision_lengths: Tensor
     labels: Tensor
     special: SpecialTokens = SpecialTokens()
+    gaps: bool = False
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -177,7 +180,8 @@ def _resized(x: Tensor, size: int, value: float = 0) -> Tensor:
     return torch.cat([x, extra], dim=1) if missing else x[:, :size]
 
 
-_TENSORS = [f.name for f in fields(Batch) if f.name != "special"]
+_FLAGS = ("special", "gaps")
+_TENSORS = [f.name for f in fields(Batch) if f.name not in _FLAGS]
 
 
 @dataclass(frozen=True)

@@ -69,18 +69,25 @@ class Extraction:
 
 @dataclass
 class _Notes:
-    """What was found odd: {what: ids}."""
+    """What was found odd: {what: ids}; and seconds of sound, all and those lost."""
 
     clips: dict[str, list[str]] = field(default_factory=dict)
+    heard: float = 0.0
+    lost: float = 0.0
 
     def add(self, clip: Clip, what: str) -> None:
         self.clips.setdefault(what, []).append(clip.id)
 
     def sentences(self, total: int) -> tuple[str, ...]:
-        return tuple(
+        found = [
             f"{len(ids)} of {total} clips {what} (such as {ids[0]!r})."
             for what, ids in self.clips.items()
-        )
+        ]
+        if self.lost:
+            # A gate that mutes pauses looks like a dead microphone: people must see it.
+            share = self.lost / self.heard
+            found.append(f"{share:.1%} of all sound is muted or missing.")
+        return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,8 @@ class _Maker:
             self.notes.add(clip, "have no sound")
         elif self.audio.name != "none":
             missing |= muted(samples, rate)
+            self.notes.heard += end - start
+            self.notes.lost += float(missing.mean()) * (end - start)
             if missing.any():
                 self.notes.add(clip, "have sound that is muted or missing in part")
             if is_clipped(samples, rate):
@@ -372,6 +381,7 @@ def _splits(made: Sequence[_Utterance], maker: _Maker) -> dict[str, Split]:
             _lengths(u.vision for u in mine),
             torch.tensor(labels),
             special,
+            gaps=True,
         )
         ids = tuple(u.clip.id for u in mine)
         splits[split] = Split(batch, ids, tuple(u.sentence.text for u in mine))

@@ -32,6 +32,12 @@ def present(batch: Batch, modality: str) -> Tensor:
     return batch.mask(modality) & sequence.ne(0).any(dim=-1)
 
 
+def missing_before(batch: Batch, modality: str) -> Tensor:
+    """(B, T_m) bool: gaps of the recording; none where the data do not tell them."""
+    here = erasable(batch, modality) & ~present(batch, modality)
+    return here if batch.gaps else torch.zeros_like(here)
+
+
 def counts(batch: Batch) -> tuple[Tensor, Tensor]:
     """How many words and rows utterances have, and how many of them are there.
 
@@ -41,3 +47,16 @@ def counts(batch: Batch) -> tuple[Tensor, Tensor]:
     total = [erasable(batch, m).sum(dim=1) for m in MODALITIES]
     there = [present(batch, m).sum(dim=1) for m in MODALITIES]
     return torch.stack(total, dim=1), torch.stack(there, dim=1)
+
+
+def shares_present(batch: Batch) -> Tensor:
+    """(B, 3) float32 shares of words and rows that are there; of nothing, all are."""
+    total, there = counts(batch)
+    return torch.where(total > 0, there / total.clamp(min=1), 1.0).float()
+
+
+def missing_shares(batch: Batch) -> list[float]:
+    """Shares of all words, audio rows and visual rows of a split that are missing."""
+    total, there = (part.sum(dim=0) for part in counts(batch))
+    shares: list[float] = (1 - there / total.clamp(min=1)).tolist()
+    return shares

@@ -169,6 +169,9 @@ def _read(
     if reading.valid_share:
         splits = hold_out(splits, reading.valid_share, log)
     note_doubles(splits, log)
+    if layout.features:
+        for key, split in splits.items():
+            splits[key] = replace(split, batch=replace(split.batch, gaps=True))
     return Dataset(
         name=name or known or path.stem,
         scheme=scored,

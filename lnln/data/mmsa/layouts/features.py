@@ -21,6 +21,17 @@ FEATURES_KEY = "features"
 FORMAT = 1
 #: What a fingerprint is made of; versions of libraries stand apart.
 IDENTITY = ("extractor", "version", "parameters", "columns", "rate")
+#: The files published with MMSA by their SHA-256.
+PUBLISHED = dict(
+    line.split(maxsplit=1)
+    for line in """\
+78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524 MOSI unaligned_50.pkl
+d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9 MOSI aligned_50.pkl
+ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f MOSEI unaligned_50.pkl
+45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791 MOSEI aligned_50.pkl
+c9e20c13ec0454d98bb9c1e520e490c75146bfa2dfeeea78d84de047dbdd442f SIMS unaligned_39.pkl
+""".splitlines()
+)
 # A description is read by people: no real one is longer or deeper.
 _MOST_VALUES, _DEEPEST = 100_000, 8
 _REMEDY = "extract the features again, or remove the key"
