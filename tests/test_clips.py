@@ -555,6 +555,17 @@ def test_an_extractor_that_breaks_its_promise(tmp_path: Path) -> None:
 
     with pytest.raises(SettingsError, match=r"'brightness' gives values \(10, 2\)"):
         extract(table, vision=Wrong(), encoder="simulated")
+    Wrong.parameters = {"size": np.float32(1)}
+    with pytest.raises(
+        SettingsError, match="'brightness': its parameters are no plain"
+    ):
+        extract(table, vision=Wrong(), encoder="simulated")
+
+    class Nameless:
+        pass
+
+    with pytest.raises(SettingsError, match="Nameless has no 'name'"):
+        extract(table, vision=Nameless(), encoder="simulated")  # type: ignore[arg-type]
 
 
 def test_fingerprints_tell_equal_from_other_features() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from lnln.features.gaps import (
     MUTED_BELOW,
     MUTED_FOR,
     Floats,
+    Notes,
     is_clipped,
     is_frozen,
     muted,
@@ -67,29 +69,6 @@ class Extraction:
     bad: tuple[str, ...]
 
 
-@dataclass
-class _Notes:
-    """What was found odd: {what: ids}; and seconds of sound, all and those lost."""
-
-    clips: dict[str, list[str]] = field(default_factory=dict)
-    heard: float = 0.0
-    lost: float = 0.0
-
-    def add(self, clip: Clip, what: str) -> None:
-        self.clips.setdefault(what, []).append(clip.id)
-
-    def sentences(self, total: int) -> tuple[str, ...]:
-        found = [
-            f"{len(ids)} of {total} clips {what} (such as {ids[0]!r})."
-            for what, ids in self.clips.items()
-        ]
-        if self.lost:
-            # A gate that mutes pauses looks like a dead microphone: people must see it.
-            share = self.lost / self.heard
-            found.append(f"{share:.1%} of all sound is muted or missing.")
-        return tuple(found)
-
-
 @dataclass(frozen=True)
 class _Utterance:
     clip: Clip
@@ -107,14 +86,14 @@ class _Maker:
     tokenizer: Tokenizer
     rate: float
     unclear: float
-    notes: _Notes
+    notes: Notes
 
     def __call__(self, clip: Clip) -> _Utterance:
         media = open_media(clip.path)
         start, end = clip.stretch(media.duration)
         if clip.start is None and clip.end is None and end > _LONG:
             self.notes.add(
-                clip, "last over 60 s: cut utterances of a few seconds (start, end)"
+                clip.id, "last over 60 s: cut utterances of a few seconds (start, end)"
             )
         audio = self._sound(clip, media, start, end)
         vision = self._picture(clip, media, start, end)
@@ -124,15 +103,15 @@ class _Maker:
         rate = self.audio.sample_rate
         samples, missing = read_sound(media, rate, start, end)
         if not media.sound:
-            self.notes.add(clip, "have no sound")
+            self.notes.add(clip.id, "have no sound")
         elif self.audio.name != "none":
             missing |= muted(samples, rate)
             self.notes.heard += end - start
             self.notes.lost += float(missing.mean()) * (end - start)
             if missing.any():
-                self.notes.add(clip, "have sound that is muted or missing in part")
+                self.notes.add(clip.id, "have sound that is muted or missing in part")
             if is_clipped(samples, rate):
-                self.notes.add(clip, "have clipped sound")
+                self.notes.add(clip.id, "have clipped sound")
         rows, there = self.audio(samples, missing)
         return _checked(self.audio, rows, there, len(rows))[0]
 
@@ -141,10 +120,12 @@ class _Maker:
         track = self._track(clip, media, start, end)
         if track is None or not len(track.values):
             if self.vision.name != "none":
-                self.notes.add(clip, "have no picture")
+                self.notes.add(clip.id, "have no picture")
             return np.zeros((count, 0), np.float32)
         if is_frozen(track.values, track.available, track.times):
-            self.notes.add(clip, "have a picture that stands still for half a second")
+            self.notes.add(
+                clip.id, "have a picture that stands still for half a second"
+            )
         pool = getattr(self.vision, "pool", 0)
         if pool:
             rows, there = pool_frames(track.values, track.available, pool, least=0)
@@ -153,7 +134,7 @@ class _Maker:
                 track.values, track.available, track.times, self.rate, count
             )
         if not there.all():
-            self.notes.add(clip, "have rows without a face")
+            self.notes.add(clip.id, "have rows without a face")
         return rows
 
     def _track(
@@ -166,7 +147,7 @@ class _Maker:
             track = self.vision.read(path)
             if abs(float(track.times[-1]) - media.duration) > _OTHER_END:
                 self.notes.add(
-                    clip,
+                    clip.id,
                     f"have a {self.vision.name} file that ends over 0.5 s before or "
                     "behind the recording: is it of another one?",
                 )
@@ -193,13 +174,14 @@ class _Maker:
                 words = between(words, start, end)
         sentence = as_sentence(words, self.tokenizer, self.unclear)
         if sentence is None:
-            self.notes.add(clip, "have no words: [UNK] stand for about as many")
+            self.notes.add(clip.id, "have no words: [UNK] stand for about as many")
             return no_transcript(end - start, self.tokenizer)
         if sentence.unclear:
-            self.notes.add(clip, "have words that were not understood")
+            self.notes.add(clip.id, "have words that were not understood")
         if sentence.cut:
             self.notes.add(
-                clip, f"have more words than the {self.tokenizer.longest} tokens allow"
+                clip.id,
+                f"have more words than the {self.tokenizer.longest} tokens allow",
             )
         return sentence
 
@@ -218,6 +200,22 @@ def _checked(
         )
     there = there & np.isfinite(rows).all(axis=1)
     return np.where(there[:, None], rows, 0), there
+
+
+def _check_extractor(extractor: AudioExtractor | Vision) -> None:
+    for name in ("name", "version", "parameters", "columns"):
+        if not hasattr(extractor, name):
+            raise SettingsError(
+                f"extractor {type(extractor).__name__} has no {name!r}; it needs name, "
+                "version, parameters and columns, which the file of features records"
+            )
+    try:
+        json.dumps(extractor.parameters, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(
+            f"extractor {extractor.name!r}: its parameters are no plain JSON values "
+            f"({error}); use numbers, strings, lists and dicts"
+        ) from error
 
 
 def extract(
@@ -262,14 +260,11 @@ def extract(
     rows = read_clips(clips) if isinstance(clips, (str, Path)) else list(clips)
     # Also checks the rate.
     sound = audio_extractor(audio, rate) if isinstance(audio, str) else audio
-    maker = _Maker(
-        sound,
-        _vision_for(rows, vision),
-        load_tokenizer(encoder),
-        rate,
-        unclear,
-        _Notes(),
-    )
+    seen = _vision_for(rows, vision)
+    for extractor in (sound, seen):
+        _check_extractor(extractor)
+    tokenizer = load_tokenizer(encoder)
+    maker = _Maker(sound, seen, tokenizer, rate, unclear, Notes())
     made, bad = [], []
     for clip in tqdm(rows, desc="extracting", unit="clip", disable=not progress):
         try:
@@ -324,7 +319,8 @@ def _description(maker: _Maker, encoder: str) -> dict[str, Any]:
         "made_by": f"lnln {import_module('lnln').__version__}",
         "padding": "right",
         "text": {
-            "tokenizer": encoder,
+            # Of a folder its name: where it lies is nobody else's business.
+            "tokenizer": Path(encoder).name if Path(encoder).is_dir() else encoder,
             "vocab_sha256": maker.tokenizer.vocab_sha256,
             "unclear_below": maker.unclear,
         },

@@ -6,6 +6,8 @@ makes them, so that a model needs no change to read them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -159,3 +161,28 @@ def is_frozen(values: Floats, available: Bools, times: Doubles) -> bool:
     same = (values[1:] == values[:-1]).all(axis=1) & available[1:] & available[:-1]
     longest = max((times[b] - times[a] for a, b in runs(same)), default=0.0)
     return bool(longest >= _FROZEN_FOR - _ROUNDING)
+
+
+@dataclass
+class Notes:
+    """What was found odd: {what: ids}; and seconds of sound, all and those lost."""
+
+    clips: dict[str, list[str]] = field(default_factory=dict)
+    heard: float = 0.0
+    lost: float = 0.0
+
+    def add(self, clip_id: str, what: str) -> None:
+        """Note something about a clip."""
+        self.clips.setdefault(what, []).append(clip_id)
+
+    def sentences(self, total: int) -> tuple[str, ...]:
+        """What was found, of `total` clips."""
+        found = [
+            f"{len(ids)} of {total} clips {what} (such as {ids[0]!r})."
+            for what, ids in self.clips.items()
+        ]
+        if self.lost:
+            # A gate that mutes pauses looks like a dead microphone: people must see it.
+            share = self.lost / self.heard
+            found.append(f"{share:.1%} of all sound is muted or missing.")
+        return tuple(found)
