@@ -50,6 +50,7 @@ def write_clip(
     pictures: np.ndarray | None = None,
     fps: float = 25,
     sound_at: float = 0.0,
+    cover: bool = False,
 ) -> Path:
     """Write (n,) sound, or (channels, n), and (F, H, W, 3) pictures to a file."""
     with av.open(str(path), "w") as container:
@@ -60,22 +61,25 @@ def write_clip(
             heard.layout = "mono" if sound.ndim == 1 else "stereo"
         if pictures is not None:
             codec = "libvpx" if path.suffix == ".webm" else "libx264"
+            codec = "mjpeg" if cover else codec
             seen = container.add_stream(
                 codec, rate=Fraction(fps).limit_denominator(1000)
             )
             seen.height, seen.width = pictures.shape[1:3]
-            seen.pix_fmt = "yuv420p"
+            seen.pix_fmt = "yuvj420p" if cover else "yuv420p"
+            if cover:
+                seen.disposition = av.stream.Disposition.attached_pic
             seen.codec_context.thread_count = 1
             if codec == "libx264":
                 seen.options = {"preset": "ultrafast"}
-        if heard is not None:
-            _mux_sound(container, heard, sound, rate, sound_at)
         if seen is not None:
             for i, picture in enumerate(pictures):
                 frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
                 frame.pts = i
                 container.mux(seen.encode(frame))
             container.mux(seen.encode(None))
+        if heard is not None:
+            _mux_sound(container, heard, sound, rate, sound_at)
     return path
 
 

@@ -165,6 +165,8 @@ def test_rows_by_time_know_slow_cameras_from_ones_that_stopped() -> None:
     # At 10 pictures a second some rows of 80 ms begin none: they show the last one.
     assert rows[:13, 0].tolist() == [0, 1, 2, 3, 3, 4, 5, 6, 7, 7, 8, 9, 9]
     assert there[:14].all() and not there[14:].any() and not rows[14:].any()
+    rows, _ = pool_times(values, seen, times + 0.17, 12.5, 4)
+    assert rows[:, 0].tolist() == [0, 0, 0, 1]
     seen[4] = False
     assert np.flatnonzero(~pool_times(values, seen, times, 12.5, 14)[1]).tolist() == [5]
 
@@ -264,6 +266,14 @@ def test_pictures_are_turned_as_phones_say(tmp_path: Path) -> None:
     assert turned[0, :, -8:].mean() > 200 and turned[0, :, :8].mean() < 50
 
 
+def test_a_cover_of_a_song_is_no_picture(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "a.mp3", tone(220), pictures=faces(1), cover=True)
+    media = open_media(path)
+    assert media.sound and not media.picture
+    assert media.duration == pytest.approx(2.0)
+
+
+@pytest.mark.filterwarnings("ignore:n_fft", "ignore:Trying to estimate")
 def test_sims_columns_are_those_of_librosa() -> None:
     pytest.importorskip("librosa")
     sims = Sims()

@@ -281,7 +281,7 @@ class NoSound:
     version = 1
     packages: tuple[str, ...] = ()
     sample_rate = Plain.sample_rate
-    columns = ("none",)
+    columns: tuple[str, ...] = ("none",)
 
     def __init__(self, rate: float = 12.5) -> None:
         self.rate = rate

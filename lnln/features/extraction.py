@@ -34,7 +34,7 @@ from lnln.features.gaps import (
     pool_times,
 )
 from lnln.features.media import Media, open_media, read_pictures, read_sound
-from lnln.features.vision import NoPicture, OpenFace, Table, Track, VisionExtractor
+from lnln.features.vision import NoPicture, OpenFace, Table, Track, Vision
 from lnln.features.words import (
     Sentence,
     as_sentence,
@@ -43,9 +43,6 @@ from lnln.features.words import (
     read_words,
     split_text,
 )
-
-#: What reads a table that another program wrote, or makes values of frames.
-Vision = OpenFace | Table | VisionExtractor
 
 # Seconds of a clip from which it is probably a recording of many utterances.
 _LONG = 60.0
@@ -163,8 +160,12 @@ class _Maker:
             times.append(seconds)
         if not values:
             return None
-        parts = (np.concatenate(part) for part in (values, available, times))
-        return Track(*parts, tuple(self.vision.columns))
+        return Track(
+            np.concatenate(values),
+            np.concatenate(available),
+            np.concatenate(times),
+            tuple(self.vision.columns),
+        )
 
     def _words(self, clip: Clip, start: float, end: float) -> Sentence:
         words = split_text(clip.text or "")

@@ -111,8 +111,8 @@ def pool_times(
     """Rows as means over the available frames that begin in a row's time.
 
     Row i covers [i / rate, (i + 1) / rate). Where no frame begins in a row's time, the
-    one that is on display then counts; it stays there for twice the usual step, so
-    that a slow or an uneven camera makes no gaps and one that stopped does.
+    one that is on display then counts, or the first one, if it is less than twice the
+    usual step away: a slow or an uneven camera makes no gaps, one that stopped does.
 
     Args:
         values: (F, d); available: (F,); times: (F,) seconds, rising.
@@ -129,9 +129,10 @@ def pool_times(
     if len(times) > 1 and len(empty):
         starts = empty / rate
         shown = np.searchsorted(times, starts + _ROUNDING, side="right") - 1
-        age = starts - times[np.maximum(shown, 0)]
+        shown = np.maximum(shown, 0)
+        away = np.abs(starts - times[shown])
         usual = float(np.median(np.diff(times)))
-        fresh = (shown >= 0) & (age < 2 * usual) & available[np.maximum(shown, 0)]
+        fresh = (away < 2 * usual) & available[shown]
         rows[empty[fresh]] = values[shown[fresh]]
         left[empty[fresh]] = 1
     return np.where(left[:, None] > 0, rows, 0).astype(np.float32), left > 0

@@ -173,8 +173,8 @@ def read_pictures(
             if time >= end - start - 1e-6:
                 break
             # More threads than one only wait for each other at such sizes.
-            image = colours.reformat(frame, format="rgb24", threads=1).to_ndarray()
-            image = np.rot90(image, round(frame.rotation / 90))
+            plain = colours.reformat(frame, format="rgb24", threads=1).to_ndarray()
+            image = np.rot90(plain.astype(np.uint8), round(frame.rotation / 90))
             full = frames and len(frames) * frames[0].nbytes >= _PIECE
             if full or (frames and frames[0].shape != image.shape):
                 yield np.stack(frames), np.array(times)
@@ -286,8 +286,9 @@ def _streams(container: Any) -> tuple[Any, Any]:
 
 
 def _is_cover(stream: Any) -> bool:
-    disposition = getattr(stream, "disposition", 0)
-    return "attached_pic" in str(disposition).lower()
+    from av.stream import Disposition
+
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _opened(path: Path) -> Any:

@@ -171,7 +171,7 @@ class OpenFace:
         header, rows = read_table(path)
         self._check_header(path, header)
         table = _numbers(header, rows)
-        faces = np.unique(table["face_id"]) if "face_id" in table else ()
+        faces = np.unique(table.get("face_id", np.zeros(1)))
         if len(faces) > 1:
             raise DataError(
                 f"{path}: holds {len(faces)} faces (face_id {faces[0]:g}, "
@@ -248,6 +248,10 @@ class Table:
         return _track(values, sure, table["time"], columns)
 
 
+#: What reads a table that another program wrote, or makes values of frames.
+Vision = OpenFace | Table | VisionExtractor
+
+
 class MediaPipe:
     """Blendshapes and pose of one face by MediaPipe's face landmarker.
 
@@ -312,7 +316,7 @@ class NoPicture:
 
     name = "none"
     version = 1
-    columns = ("none",)
+    columns: tuple[str, ...] = ("none",)
 
     def __init__(self) -> None:
         self.parameters: dict[str, Any] = {}
@@ -370,6 +374,6 @@ def _check_times(path: Path, times: Doubles, remedy: str) -> None:
 def _track(
     values: Doubles, sure: Bools, times: Doubles, columns: tuple[str, ...]
 ) -> Track:
-    finite = np.isfinite(values).all(axis=1)
+    finite: Bools = np.isfinite(values).all(axis=1)
     clean = np.where(finite[:, None], values, 0).astype(np.float32)
     return Track(clean, sure & finite, times, columns)

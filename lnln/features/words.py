@@ -314,7 +314,8 @@ def _read_cues(path: Path, _: str) -> Iterator[Word]:
     """Words of SRT and WebVTT: lines of text under a line of times."""
     lines = [line.strip() for line in read_lines(path)]
     cue: tuple[float, float] | None = None
-    where, text = "", []
+    where = ""
+    text: list[str] = []
     for number, line in enumerate([*lines, ""], start=1):
         match = _CUE.match(line)
         if match:

@@ -10,13 +10,14 @@ from lnln.cli import Subparsers
 from lnln.data.errors import SettingsError
 from lnln.data.mmsa.reader import write_mmsa
 from lnln.features.audio import AUDIO
-from lnln.features.extraction import Vision, extract
+from lnln.features.extraction import extract
 from lnln.features.vision import (
     OPENFACE_SETS,
     MediaPipe,
     NoPicture,
     OpenFace,
     Table,
+    Vision,
 )
 
 _OPENFACE = ("openface_columns", "openface_fps", "openface_version", "pool")
