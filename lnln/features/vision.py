@@ -374,6 +374,6 @@ def _check_times(path: Path, times: Doubles, remedy: str) -> None:
 def _track(
     values: Doubles, sure: Bools, times: Doubles, columns: tuple[str, ...]
 ) -> Track:
-    finite: Bools = np.isfinite(values).all(axis=1)
+    finite: Bools = np.asarray(np.isfinite(values).all(axis=1))
     clean = np.where(finite[:, None], values, 0).astype(np.float32)
     return Track(clean, sure & finite, times, columns)
