@@ -22,6 +22,7 @@ from lnln.data.simulated.corpus import posterior, simulate
 from lnln.evaluation.limits import bayes_limit
 from lnln.evaluation.linear import fit_linear
 from lnln.evaluation.plots import flow_figure, robustness_figure
+from lnln.evaluation.predict import Answers, open_run, predict, utterance
 from lnln.evaluation.sweep import (
     conditions,
     evaluate,
@@ -59,6 +60,7 @@ __all__ = [
     "LNLN",
     "PRESETS",
     "TEST_RATES",
+    "Answers",
     "Batch",
     "CheckpointError",
     "DataError",
@@ -93,8 +95,10 @@ __all__ = [
     "load_pretrained",
     "majority_floor",
     "open_data",
+    "open_run",
     "open_study",
     "posterior",
+    "predict",
     "read_csv",
     "read_mmsa",
     "reference_rows",
@@ -104,6 +108,7 @@ __all__ = [
     "train",
     "training_rates",
     "try_method",
+    "utterance",
     "write_csv",
     "write_mmsa",
 ]

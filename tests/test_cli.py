@@ -211,8 +211,8 @@ def test_faults_of_the_program_keep_their_traceback(
     def broken(*_: Any, **__: Any) -> None:
         raise fault("a slip in our own code")
 
-    monkeypatch.setattr("lnln.cli.data.describe", broken)
-    monkeypatch.setattr("lnln.cli.data.read_mmsa", lambda *_, **__: None)
+    monkeypatch.setattr("lnln.cli.files.data.describe", broken)
+    monkeypatch.setattr("lnln.cli.files.data.read_mmsa", lambda *_, **__: None)
     with pytest.raises(fault, match="a slip"):
         main(["data", "check", "any.pkl"])
 

@@ -1,4 +1,4 @@
-"""The `lnln` command: doctor, data, train, evaluate, compare, export."""
+"""The `lnln` command: doctor, data, features, train, evaluate, compare, export."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ import pandas as pd
 from lnln import __version__
 from lnln.cli import Subparsers
 from lnln.cli.compare import add_compare
-from lnln.cli.data import add_data
 from lnln.cli.doctor import add_doctor
-from lnln.cli.report import said
+from lnln.cli.files.data import add_data
+from lnln.cli.files.features import add_features
+from lnln.cli.files.predict import add_predict
+from lnln.cli.report import on_top, said
 from lnln.cli.reproduce import add_reproduce
 from lnln.cli.train import (
     add_corruption_option,
@@ -67,8 +69,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_doctor(commands)
     add_data(commands)
+    add_features(commands)
     add_train(commands)
     _add_evaluate(commands)
+    add_predict(commands)
     add_compare(commands)
     add_reproduce(commands)
     _add_export(commands)
@@ -185,6 +189,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     dataset = _evaluation_data(options, record)
     for line in said(dataset):
         print(line)
+    if dataset.features:
+        print(on_top(dataset.splits[options.split].batch, TEST_RATES))
     modalities = tuple(record["preset"]["train"]["modalities"])
     wanted = ev.conditions((*TEST_RATES, 1.0), options.modalities, modalities)
     corruption: str = options.corruption

@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 
-from lnln.data.batch import MODALITIES, Dataset
+from lnln.data.batch import MODALITIES, Batch, Dataset
+from lnln.data.mmsa.layouts.features import PUBLISHED
 from lnln.evaluation.tables import plain
+from lnln.missing.gaps import missing_shares
 from lnln.training.scoring.metrics import FINEST, class_counts
-
-#: The files published with MMSA by their SHA-256.
-PUBLISHED = dict(
-    line.split(maxsplit=1)
-    for line in """\
-78e0f8b5ef8ff71558e7307848fc1fa929ecb078203f565ab22b9daab2e02524 MOSI unaligned_50.pkl
-d3994fd25681f9c7ad6e9c6596a6fe9b4beb85ff7d478ba978b124139002e5f9 MOSI aligned_50.pkl
-ad8b23d50557045e7d47959ce6c5b955d8d983f2979c7d9b7b9226f6dd6fec1f MOSEI unaligned_50.pkl
-45eccfb748a87c80ecab9bfac29582e7b1466bf6605ff29d3b338a75120bf791 MOSEI aligned_50.pkl
-c9e20c13ec0454d98bb9c1e520e490c75146bfa2dfeeea78d84de047dbdd442f SIMS unaligned_39.pkl
-""".splitlines()
-)
 
 
 def describe(dataset: Dataset) -> str:
@@ -33,12 +24,14 @@ def describe(dataset: Dataset) -> str:
 
     Returns:
         Lines of at most 100 columns (a longer path keeps its line): origin, sizes,
-        lengths, label counts and what was mended on reading.
+        lengths, label counts and what was mended on reading; of a file that says how
+        its features were made also that, and what is missing.
     """
     origin = PUBLISHED.get(dataset.sha256)
     known = f"published with MMSA as {origin}" if origin else "not a published file"
-    shapes, lengths, labels = {}, {}, {}
-    for name, split in dataset.splits.items():
+    classes = FINEST[dataset.scheme][1]
+    splits, shapes, lengths, labels = dataset.splits, {}, {}, {}
+    for name, split in splits.items():
         batch, values = split.batch, split.batch.labels
         full = (batch.token_lengths == batch.tokens.shape[1]).float().mean().item()
         shapes[name] = {
@@ -49,10 +42,12 @@ def describe(dataset: Dataset) -> str:
             "full-length sentences": f"{full:.1%}",
         }
         lengths[name] = [_spread(batch.lengths(m)) for m in MODALITIES]
-        counts = class_counts(values, dataset.scheme)
-        signs = [int((values.sign() == sign).sum()) for sign in (-1, 0, 1)]
-        labels[name] = [*counts, "|", *signs]
-    classes = FINEST[dataset.scheme][1]
+        given = values[~values.isnan()]
+        signs = [int((given.sign() == sign).sum()) for sign in (-1, 0, 1)]
+        found = (
+            class_counts(given, dataset.scheme) if len(given) else [0] * len(classes)
+        )
+        labels[name] = [*found, "|", *signs]
     lines = [f"file      {dataset.source}", f"SHA-256   {dataset.sha256}"]
     lines += [f"          {known}"]
     lines += [f"data set  {dataset.name}, scored as {dataset.scheme}", ""]
@@ -64,6 +59,11 @@ def describe(dataset: Dataset) -> str:
     lines += ["", "mended on reading"]
     for sentence in dataset.mended or ("nothing",):
         lines += _item(sentence)
+    if dataset.features:
+        lines += ["", "missing (share of words and rows)"]
+        missing = {name: _missing(split.batch) for name, split in splits.items()}
+        lines += [_table(missing, "text", "audio", "vision"), "", "features"]
+        lines += _described(dataset.features)
     return "\n".join(lines)
 
 
@@ -80,6 +80,40 @@ def _item(sentence: str) -> list[str]:
 def _spread(lengths: torch.Tensor) -> str:
     low, high = int(lengths.min()), int(lengths.max())
     return f"{low} / {int(lengths.median())} / {high}"
+
+
+def on_top(batch: Batch, rates: Sequence[float]) -> str:
+    """What is missing before anything is erased, and in all at each missing rate.
+
+    Args:
+        batch: a split with gaps of its own.
+        rates: r, what a sweep erases on top.
+    """
+    before = missing_shares(batch)
+    lines = {
+        f"{rate:g}": [f"{1 - (1 - share) * (1 - rate):.1%}" for share in before]
+        for rate in rates
+    }
+    columns = ("text", "audio", "vision")
+    table = pd.DataFrame.from_dict(lines, "index", columns=columns)
+    shown = plain(table.rename_axis("r"))
+    return f"missing in all where r is erased on top of the gaps of the clips\n{shown}"
+
+
+def _missing(batch: Batch) -> list[str]:
+    return [f"{share:.1%}" for share in missing_shares(batch)]
+
+
+def _described(values: dict[str, Any], inside: str = "") -> list[str]:
+    """One line per value, such as "- audio rate: 12.5"."""
+    lines = []
+    for key, value in values.items():
+        if isinstance(value, dict):
+            lines += _described(value, f"{inside}{key} ")
+            continue
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        lines += _item(f"{inside}{key}: {shown}")
+    return lines
 
 
 def _table(by_split: dict[str, Any], *columns: str) -> str:

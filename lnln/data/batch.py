@@ -107,8 +107,11 @@ class Batch:
         audio_lengths: (B,) int64 real frames, at least 1.
         vision: (B, T_v, d_v) float32 frames, zero behind the length.
         vision_lengths: (B,) int64 real frames, at least 1.
-        labels: (B,) float32 sentiment in [-3, 3] (SIMS: [-1, 1]).
+        labels: (B,) float32 sentiment in [-3, 3] (SIMS: [-1, 1]); NaN where there is
+            none, which only prediction allows.
         special: which token ids are no words.
+        gaps: whether rows of zeros and [UNK] words are known to be gaps of the
+            recording, as a file tells that says how its features were made.
     """
 
     tokens: Tensor
@@ -119,6 +122,7 @@ class Batch:
     vision_lengths: Tensor
     labels: Tensor
     special: SpecialTokens = SpecialTokens()
+    gaps: bool = False
 
     def __len__(self) -> int:
         return self.tokens.shape[0]
@@ -176,7 +180,8 @@ def _resized(x: Tensor, size: int, value: float = 0) -> Tensor:
     return torch.cat([x, extra], dim=1) if missing else x[:, :size]
 
 
-_TENSORS = [f.name for f in fields(Batch) if f.name != "special"]
+_FLAGS = ("special", "gaps")
+_TENSORS = [f.name for f in fields(Batch) if f.name not in _FLAGS]
 
 
 @dataclass(frozen=True)
@@ -217,7 +222,8 @@ class Dataset:
         name: "simulated", "mosi", "mosei", "sims" or the file's stem.
         scheme: how it is scored: "mosi" (labels in [-3, 3]; also MOSEI and the
             simulated corpus) or "sims" (labels in [-1, 1]).
-        splits: {"train" | "valid" | "test": Split}.
+        splits: {"train" | "valid" | "test": Split}; all three, unless labels were not
+            asked for.
         source: the file's path, or the call that simulated it.
         sha256: of the file, or of the simulated arrays.
         mended: one sentence per kind of fault that was mended on reading.
@@ -226,6 +232,8 @@ class Dataset:
         tokenizer: the text encoder whose tokenizer made the token ids; empty: the file
             has them.
         reading: what its user said about the file.
+        features: what the file says of how its features were made, as plain JSON
+            values (see `lnln.data.mmsa.layouts.features`); empty: nothing.
     """
 
     name: str
@@ -238,6 +246,7 @@ class Dataset:
     layout: str = ""
     tokenizer: str = ""
     reading: Reading = Reading()
+    features: dict[str, Any] = field(default_factory=dict)
 
     @property
     def train(self) -> Split:

@@ -19,6 +19,7 @@ def open_data(
     train_size: int | None = None,
     seed: int = 0,
     reading: Reading | None = None,
+    labelled: bool = True,
 ) -> Dataset:
     """Open data as the commands name them.
 
@@ -27,6 +28,7 @@ def open_data(
         preset: "simulated" alone means size mini for preset mini, else full.
         train_size, seed: of simulated data.
         reading: what is said about a file; None: nothing.
+        labelled: see `read_mmsa`.
 
     Returns:
         The dataset.
@@ -46,7 +48,7 @@ def open_data(
         return simulate(size, seed, train_size)
     if train_size is not None:
         raise SettingsError("--train-size is for simulated data only")
-    return read_mmsa(spec, **reading.to_dict())
+    return read_mmsa(spec, **reading.to_dict(), labelled=labelled)
 
 
 def recorded_reading(provenance: dict[str, Any], spec: str) -> Reading:

@@ -19,7 +19,16 @@ from torch import Tensor
 
 from lnln.data.batch import MODALITIES, Batch
 from lnln.data.errors import SettingsError
-from lnln.missing.erasing import Uniforms, erasable, erase, fixed_rates, split_uniforms
+from lnln.missing.erasing import (
+    Erased,
+    Uniforms,
+    erasable,
+    erase,
+    fixed_rates,
+    split_uniforms,
+    training_rates,
+)
+from lnln.missing.gaps import shares_present
 from lnln.missing.streams import stream
 
 Modalities = tuple[str, ...]
@@ -164,6 +173,42 @@ def replace_words(
     tokens = torch.where(wrong, pool[other], batch.tokens)
     kept = 1 - wrong.sum(dim=1) / words.sum(dim=1).clamp(min=1)
     return replace(batch, tokens=tokens), kept
+
+
+def corrupt_to_train(
+    masks: str,
+    complete: Batch,
+    rates: Tensor,
+    uniforms: Uniforms,
+    generator: torch.Generator,
+) -> Erased:
+    """Corrupt utterances as a setting of the training says.
+
+    Args:
+        masks: of `TrainConfig`.
+        complete: B utterances U^0, perhaps with gaps of their own.
+        rates: (B, 3) missing rates of language, audio, vision.
+        uniforms: draws for `erase`.
+        generator: which words are replaced, if any; on the batch's device.
+
+    Returns:
+        `Erased`, whose `nominal` is the target of completeness: 1 - r as in the paper,
+        and where the data tell their gaps the share of words that are really there.
+    """
+    rates = rates.to(complete.tokens.device)
+    kept = torch.ones_like(rates[:, 0])
+    heard = complete
+    if masks == "mixed":
+        wrong = training_rates(len(complete), generator)[:, 0]
+        heard, kept = replace_words(complete, wrong, generator)
+    erased = erase(heard, rates, uniforms)
+    target = erased.realised if masks == "realised" else erased.nominal
+    if complete.gaps:
+        target = shares_present(erased.batch)
+    if masks == "mixed":
+        target = target.clone()
+        target[:, 0] *= kept
+    return replace(erased, nominal=target)
 
 
 def _noise(batch: Batch, level: float, usable: Modalities, seed: int | str) -> Damaged:

@@ -17,6 +17,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from lnln.data.batch import MODALITIES, Batch
 from lnln.data.errors import SettingsError, require
+from lnln.missing.gaps import missing_before
 from lnln.models.blocks.answers import task_loss
 from lnln.models.blocks.layers import (
     MultiHeadAttention,
@@ -309,8 +310,8 @@ class LNLN(Method):
         seen = self.versions(batch, complete)
         output = self.answer(seen.embedded)
         proxy, language = map(self.discriminator, self.judged(output, seen))
-        wanted = complete is not None and reconstruct
-        rebuilt = self.reconstruct(seen, batch) if wanted else {}
+        wanted = complete if reconstruct else None
+        rebuilt = {} if wanted is None else self.reconstruct(seen, wanted)
         logits = {"proxy_logits": proxy, "language_logits": language}
         return replace(output, reconstructions=rebuilt, **logits)
 
@@ -350,12 +351,13 @@ class LNLN(Method):
         """What D is to tell apart: the proxy, reversed, from language, detached."""
         return reverse_gradient(output.proxy), seen.embedded["l"].detach()
 
-    def reconstruct(self, seen: Versions, batch: Batch) -> dict[str, Reconstruction]:
-        """What L_rec compares."""
+    def reconstruct(self, seen: Versions, complete: Batch) -> dict[str, Reconstruction]:
+        """What L_rec compares; what was missing before it was erased is no target."""
         compared = {}
         for m in MODALITIES:
-            estimate = self.reconstructor[m](seen.inputs[m], self.mask(batch, m))
-            compared[m] = Reconstruction(estimate, seen.targets[m], batch.mask(m))
+            estimate = self.reconstructor[m](seen.inputs[m], self.mask(complete, m))
+            mask = complete.mask(m) & ~missing_before(complete, m)
+            compared[m] = Reconstruction(estimate, seen.targets[m], mask)
         return compared
 
     def losses(self, step: Step) -> dict[str, Tensor]:
@@ -380,7 +382,7 @@ def reconstruction_loss(reconstructions: dict[str, Reconstruction]) -> Tensor:
     terms = []
     for part in reconstructions.values():
         error = (part.estimate - part.target).pow(2).mean(dim=-1)
-        terms.append((error * part.mask).sum() / part.mask.sum())
+        terms.append((error * part.mask).sum() / part.mask.sum().clamp(min=1))
     return torch.stack(terms).mean() if terms else torch.zeros(())
 
 

@@ -124,7 +124,7 @@ class Features(SecondPass):
 
     rebuilder = FeatureReconstructor
 
-    def reconstruct(self, seen: Versions, batch: Batch) -> dict[str, Reconstruction]:
+    def reconstruct(self, seen: Versions, complete: Batch) -> dict[str, Reconstruction]:
         """From H^1_m of the corrupted input to that of the complete one."""
         return {
             m: Reconstruction(

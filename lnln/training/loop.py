@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,10 @@ from tqdm.auto import tqdm
 
 from lnln.data.batch import MODALITIES, Batch, Dataset
 from lnln.data.errors import UserError
-from lnln.missing.corruption import replace_words
+from lnln.missing.corruption import corrupt_to_train
 from lnln.missing.erasing import (
-    Erased,
     Uniforms,
     draw_uniforms,
-    erase,
     fixed_rates,
     released_uniforms,
     split_uniforms,
@@ -228,7 +226,8 @@ def _steps(
             uniforms = draw_uniforms(complete, masks)
         else:
             uniforms = epoch.uniforms.select(index).to(run.device)
-        erased = _corrupt(config, complete, epoch.rates[index], uniforms, words)
+        rates = epoch.rates[index]
+        erased = corrupt_to_train(config.masks, complete, rates, uniforms, words)
         weight = 1.0
         if run.processes.count > 1:
             part, weight = run.processes.part(len(index))
@@ -287,27 +286,6 @@ def _set_learning_rate(run: Run, step: int) -> None:
     groups = zip(run.optimizer.param_groups, run.recipe.groups, strict=True)
     for group, planned in groups:
         group["lr"] = planned["lr"] / peak * rate
-
-
-def _corrupt(
-    config: TrainConfig,
-    complete: Batch,
-    rates: Tensor,
-    uniforms: Uniforms,
-    generator: torch.Generator,
-) -> Erased:
-    rates = rates.to(complete.tokens.device)
-    if config.masks == "mixed":
-        wrong = training_rates(len(complete), generator)[:, 0]
-        heard, kept = replace_words(complete, wrong, generator)
-        erased = erase(heard, rates, uniforms)
-        nominal = erased.nominal.clone()
-        nominal[:, 0] *= kept
-        return replace(erased, nominal=nominal)
-    erased = erase(complete, rates, uniforms)
-    if config.masks == "realised":
-        return replace(erased, nominal=erased.realised)
-    return erased
 
 
 def _step(run: Run, step: Step, weight: float) -> dict[str, Tensor]:
@@ -392,8 +370,3 @@ def _test_scores(run: Run) -> dict[str, float]:
     scores = predicted.scores(batch.labels, run.dataset.scheme)
     # F1 goes with its Acc-2, and Corr with MAE : no checkpoint of their own.
     return {n: s for n, s in scores.items() if not n.startswith("f1") and n != "corr"}
-
-
-def with_train(preset: Preset, **changes: Any) -> Preset:
-    """The preset with some training settings changed."""
-    return replace(preset, train=replace(preset.train, **changes))

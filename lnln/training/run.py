@@ -175,6 +175,7 @@ def provenance_of(preset: Preset, dataset: Dataset) -> dict[str, Any]:
             "notes": list(dataset.notes),
             "reading": dataset.reading.to_dict(),
             "special_tokens": asdict(dataset.train.batch.special),
+            **({"features": dataset.features} if dataset.features else {}),
         },
         "seed": preset.train.seed,
         "selection": preset.train.selection,

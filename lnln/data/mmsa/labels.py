@@ -39,11 +39,12 @@ def check_scheme(scheme: str | None) -> None:
         )
 
 
-def labels_field(field: Field) -> Field:
+def labels_field(field: Field, needed: bool = True) -> Field:
     """The field of a split that holds the labels.
 
     Args:
         field: any field of the split.
+        needed: whether classes alone are a fault.
 
     Returns:
         `regression_labels`, or what early Self-MM and MulT files call it.
@@ -54,7 +55,7 @@ def labels_field(field: Field) -> Field:
     for key in ("regression_labels", "labels", "label"):
         if field.at(key):
             return field.at(key)
-    for key in _CLASS_KEYS:
+    for key in _CLASS_KEYS if needed else ():
         if field.at(key):
             raise field.at("regression_labels").error(
                 f"the key is missing; {key} holds classes", _SCORES
@@ -90,6 +91,25 @@ def read_labels(field: Field) -> Doubles:
     elif _first(value) is str:
         raise field.error("holds a str, expected numbers", _SCORES)
     return read_numbers(field, gaps=True)
+
+
+def unlabelled(field: Field) -> Doubles:
+    """NaN for each utterance of a split whose labels nobody asks for and nobody gave.
+
+    Args:
+        field: any field of the split.
+
+    Returns:
+        (N,) NaN, counted by the frames.
+
+    Raises:
+        DataError: there are no frames to count.
+    """
+    for key in ("audio", "vision"):
+        value = field.content.get(key)
+        if isinstance(value, np.ndarray) and value.ndim:
+            return np.full(len(value), np.nan)
+    raise field.at("audio").error("is missing or no array", "store (N, T, d) rows")
 
 
 def _sentiment_and_emotions(flat: np.ndarray) -> bool:
@@ -140,13 +160,17 @@ def decide_scheme(
     Returns:
         "mosi" or "sims", and the reason.
     """
-    largest = float(max(np.nanmax(np.abs(part)) for part in labels))
+    known = np.abs(np.concatenate(labels))
+    known = known[~np.isnan(known)]
     if said is not None:
         return said, f"scored as {said}: --scheme says so."
     if stated is not None:
         return stated, f"scored as {stated}: the file says so."
     if simulated:
         return "mosi", "scored as mosi: the corpus is simulated."
+    if not len(known):
+        return "mosi", "there are no labels; if there were, they would be read as mosi."
+    largest = float(known.max())
     if largest <= 1 + 1e-4:
         return "sims", (
             "scored as sims: all labels lie in [-1, 1]; say --scheme mosi if they are "

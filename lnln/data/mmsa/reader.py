@@ -47,8 +47,15 @@ from lnln.data.mmsa.labels import (
     labels_field,
     read_labels,
     refuse_classes,
+    unlabelled,
 )
-from lnln.data.mmsa.layouts.holdout import check_share, hold_out
+from lnln.data.mmsa.layouts.features import FEATURES_KEY, check_columns
+from lnln.data.mmsa.layouts.holdout import (
+    check_share,
+    check_valid,
+    hold_out,
+    note_doubles,
+)
 from lnln.data.mmsa.layouts.kinds import MMSA, OWN_KEY, Layout, recognise
 from lnln.data.mmsa.layouts.transcripts import add_transcripts
 from lnln.data.mmsa.padding import align, padded_left, read_sequences
@@ -77,6 +84,7 @@ def read_mmsa(
     encoder: str | None = None,
     transcripts: str | None = None,
     valid_share: float = 0.0,
+    labelled: bool = True,
 ) -> Dataset:
     """Read a feature file of MOSI, MOSEI, SIMS or data like them.
 
@@ -89,11 +97,14 @@ def read_mmsa(
     Args:
         path: the pickle file.
         scheme, encoder, transcripts, valid_share: see `Reading`.
-        name: the data set's name; None: "simulated" by the ids, else known feature
-            widths, else the file's stem.
+        name: the data set's name; None: the stem of a file that says how its features
+            were made; of others "simulated" by the ids, else known feature widths,
+            else the file's stem.
+        labelled: False for prediction: splits may be absent or without labels, which
+            are NaN then, and no utterance is left out for it.
 
     Returns:
-        The three splits; without length keys, lengths run to the last non-zero frame.
+        The splits; without length keys, lengths run to the last non-zero frame.
 
     Raises:
         DataError: a fault that cannot be mended, with file, split, key and remedy.
@@ -102,12 +113,14 @@ def read_mmsa(
     """
     check_scheme(scheme)
     check_share(valid_share)
+    if valid_share and not labelled:
+        raise SettingsError("a validation split is for training; leave out the share")
     path = Path(path)
     log = Log()
     reading = Reading(scheme, encoder, transcripts, valid_share)
-    layout = recognise(path, load_plain(path), log)
+    layout = recognise(path, load_plain(path), log, labelled)
     try:
-        return _read(path, layout, log, name, reading)
+        return _read(path, layout, log, name, reading, labelled)
     except DataError as error:
         if layout.name == MMSA:
             raise
@@ -115,33 +128,50 @@ def read_mmsa(
 
 
 def _read(
-    path: Path, layout: Layout, log: Log, name: str | None, reading: Reading
+    path: Path,
+    layout: Layout,
+    log: Log,
+    name: str | None,
+    reading: Reading,
+    labelled: bool,
 ) -> Dataset:
     fields = [Field(path, s, content, log) for s, content in layout.splits.items()]
-    _check_valid(path, layout.splits, reading.valid_share)
+    if labelled:
+        check_valid(path, layout.splits, reading.valid_share)
     if reading.transcripts is not None:
         add_transcripts(fields, reading.transcripts)
-    raws = [_read_split(field) for field in fields]
+    raws = [_read_split(field, labelled) for field in fields]
     fields, labels = [raw.field for raw in raws], [raw.labels for raw in raws]
-    refuse_classes(fields, labels)
-    simulated = all(i.startswith("simulated") for i in raws[0].ids)
+    if labelled:
+        refuse_classes(fields, labels)
+    # What was extracted from clips is not the corpus, whatever its clips are called.
+    simulated = not layout.features and all(
+        i.startswith("simulated") for i in raws[0].ids
+    )
     # The simulated corpus has a vocabulary of its own, whatever it trains.
     encoder = None if simulated else reading.encoder
     text = read_text([f.at("text_bert") for f in fields], encoder, layout.special)
     audio = _read_modality([f.at("audio") for f in fields])
     vision = _read_modality([f.at("vision") for f in fields])
     widths = audio[0][0].shape[2], vision[0][0].shape[2]
-    # The simulated corpus has the feature widths of MOSI.
+    named = dict(zip(("audio", "vision"), widths, strict=True))
+    check_columns(path, layout.features, named)
+    # The simulated corpus has the feature widths of MOSI, and so may anybody's clips.
     known = "simulated" if simulated else _NAMES.get(widths)
+    if layout.features:
+        known = None
     scored, why = decide_scheme(labels, reading.scheme, layout.scheme, simulated)
     log.notes.insert(0, why)
     splits = {
-        raw.field.split: _finish(raw, words, text.special, a, v, scored)
+        raw.field.split: _finish(raw, words, text.special, a, v, scored, labelled)
         for raw, words, a, v in zip(raws, text.splits, audio, vision, strict=True)
     }
     if reading.valid_share:
         splits = hold_out(splits, reading.valid_share, log)
-    _note_doubles(splits, log)
+    note_doubles(splits, log)
+    if layout.features:
+        for key, split in splits.items():
+            splits[key] = replace(split, batch=replace(split.batch, gaps=True))
     return Dataset(
         name=name or known or path.stem,
         scheme=scored,
@@ -153,30 +183,17 @@ def _read(
         layout=layout.name,
         tokenizer=text.tokenizer,
         reading=reading,
+        features=layout.features,
     )
 
 
-def _check_valid(path: Path, splits: dict[str, Any], share: float) -> None:
-    there = "valid" in splits
-    if there and share:
-        raise DataError(
-            f"{path}: has a validation split; leave out --valid-share, or remove the "
-            "split from the file"
-        )
-    if not there and not share:
-        raise DataError(
-            f"{path}: split 'valid' is missing or empty; take it from the training "
-            "split with --valid-share 0.1 (read_mmsa(..., valid_share=0.1))"
-        )
-
-
-def _read_split(field: Field) -> _Raw:
-    field = labels_field(field)
-    labels = read_labels(field)
+def _read_split(field: Field, labelled: bool) -> _Raw:
+    field = labels_field(field, labelled)
+    labels = read_labels(field) if field or labelled else unlabelled(field)
     field = replace(field, count=len(labels))
     if not len(labels):
         raise field.error("the split is empty")
-    if np.isnan(labels).all():
+    if labelled and np.isnan(labels).all():
         raise field.error(
             "all entries are NaN: the split has no labels",
             "take a file with labels; without, there is nothing to learn or to score",
@@ -219,11 +236,12 @@ def _finish(
     audio: _Aligned,
     vision: _Aligned,
     scheme: str,
+    labelled: bool,
 ) -> Split:
     field, count = raw.field, len(raw.labels)
     scored = np.flatnonzero(~np.isnan(raw.labels))
     tokens, lengths = map(torch.from_numpy, words)
-    labels = in_range(field, np.nan_to_num(raw.labels), scheme)
+    labels = in_range(field, raw.labels, scheme)
     batch = Batch(tokens, lengths, *audio, *vision, labels, special)
     extra = {}
     for modality, letter in zip(MODALITIES, "TAV", strict=True):
@@ -232,7 +250,7 @@ def _finish(
             extra[modality] = in_range(part, read_numbers(part), scheme)
     raw_text = read_strings(field.at("raw_text")) or ("",) * count
     split = Split(batch, raw.ids, raw_text, extra)
-    if len(scored) == count:
+    if len(scored) == count or not labelled:
         return split
     field.mend(
         f"{count - len(scored)} of {count} utterances have no label (NaN) and are left "
@@ -241,39 +259,44 @@ def _finish(
     return split.select(torch.from_numpy(scored))
 
 
-def _note_doubles(splits: dict[str, Split], log: Log) -> None:
-    """Say how many utterances stand in two splits."""
-    for one, two in (("train", "valid"), ("train", "test"), ("valid", "test")):
-        same = set(splits[one].ids) & set(splits[two].ids)
-        if same:
-            log.notes.append(
-                f"{len(same)} ids of {two} also stand in {one}, such as "
-                f"{min(same)[:40]!r}: scores may be too good."
-            )
-
-
-def write_mmsa(dataset: Dataset, path: str | Path) -> None:
+def write_mmsa(
+    dataset: Dataset, path: str | Path, features: dict[str, Any] | None = None
+) -> None:
     """Write a data set in the layout of the published MMSA files.
 
-    The file appears whole or not at all, and loads under NumPy 1 and 2.
+    The file appears whole or not at all, and loads under NumPy 1 and 2. A split without
+    any label has none in the file either.
 
     Args:
         dataset: what to write; where the rest does not tell them, its scheme and its
             special token ids go with it.
         path: the file to write or replace.
+        features: how the features were made, as the file will say; None:
+            `dataset.features`. If it says so, rows are padded to one more than the
+            longest: else a file whose longest clip begins with a gap would be taken
+            for padded on the left.
 
     Raises:
         OutputError: the folder is not writable.
     """
-    content = {name: _published_form(split) for name, split in dataset.splits.items()}
-    special = dataset.train.batch.special
-    scores = [split.batch.labels.double().cpu() for split in dataset.splits.values()]
+    features = dataset.features if features is None else features
+    splits = list(dataset.splits.values())
+    sizes = {}
+    for m in ("a", "v") if features else ():
+        sizes[m] = 1 + max(int(split.batch.lengths(m).max()) for split in splits)
+    content: dict[str, dict[str, object]] = {
+        name: _published_form(split, sizes) for name, split in dataset.splits.items()
+    }
+    special = splits[0].batch.special
+    scores = [split.batch.labels.double().cpu() for split in splits]
     labels = [part.numpy() for part in scores]
     told = decide_scheme(labels, None, None, dataset.name == "simulated")[0]
     if told != dataset.scheme or special != SpecialTokens():
         # In a split, since other programs take all keys beside the splits for splits.
         own = {"scheme": dataset.scheme, "special_tokens": asdict(special)}
-        content["train"][OWN_KEY] = own
+        next(iter(content.values()))[OWN_KEY] = own
+    if features:
+        content[FEATURES_KEY] = features
     with atomic_path(Path(path)) as draft, open(draft, "wb") as file:
         _Pickler(file, protocol=4).dump(content)
 
@@ -286,10 +309,11 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def _published_form(split: Split) -> dict[str, object]:
+def _published_form(split: Split, sizes: dict[str, int]) -> dict[str, object]:
     batch = split.batch.to("cpu")
+    if sizes:
+        batch = batch.pad(batch.tokens.shape[1], sizes["a"], sizes["v"])
     mask = batch.mask("l").long()
-    polarity = [int(sign) + 1 for sign in torch.sign(batch.labels).tolist()]
     content: dict[str, object] = {
         "raw_text": list(split.raw_text),
         "id": list(split.ids),
@@ -300,10 +324,14 @@ def _published_form(split: Split) -> dict[str, object]:
         "vision": batch.vision.numpy(),
         "audio_lengths": batch.audio_lengths.tolist(),
         "vision_lengths": batch.vision_lengths.tolist(),
-        "annotations": [_POLARITY[i] for i in polarity],
-        "classification_labels": np.array(polarity, dtype=np.float32),
-        "regression_labels": batch.labels.numpy(),
     }
+    unknown = batch.labels.isnan()
+    if not unknown.any():
+        polarity = [int(sign) + 1 for sign in torch.sign(batch.labels).tolist()]
+        content["annotations"] = [_POLARITY[i] for i in polarity]
+        content["classification_labels"] = np.array(polarity, dtype=np.float32)
+    if not unknown.all():
+        content["regression_labels"] = batch.labels.numpy()
     for modality, letter in zip(MODALITIES, "TAV", strict=True):
         if modality in split.modality_labels:
             numbers = split.modality_labels[modality].cpu().numpy()

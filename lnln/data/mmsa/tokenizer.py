@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from lnln.data.batch import SpecialTokens
 from lnln.data.errors import SettingsError
+from lnln.data.files import data_dir
 
 # What a folder must hold one of; without, transformers makes up an empty vocabulary.
 _FILES = (
@@ -19,6 +21,8 @@ _FILES = (
     "tokenizer.model",
     "sentencepiece.bpe.model",
 )
+#: The name of the simulated corpus's own tokenizer, which no encoder brings.
+SIMULATED = "simulated"
 #: Longest sentence, in tokens: what BERT's positions reach.
 LONGEST = 512
 
@@ -31,12 +35,15 @@ class Tokenizer:
         name: folder or hub name of the encoder.
         special: its token ids that are no words.
         longest: longest sentence that the encoder takes, with [CLS] and [SEP].
+        vocab_sha256: of the vocabulary, one token a line in the order of the ids: two
+            tokenizers with the same one give ids the same meaning.
         encode: sentences to lists of token ids, `[CLS] ... [SEP]`, of any length.
     """
 
     name: str
     special: SpecialTokens
     longest: int
+    vocab_sha256: str
     encode: Callable[[Sequence[str]], list[list[int]]]
 
 
@@ -62,7 +69,8 @@ def load_tokenizer(name: str) -> Tokenizer:
     """The tokenizer of a text encoder, from its folder or from the hub.
 
     Args:
-        name: a local folder, or a hub name (fetched if it is not there yet).
+        name: a local folder, a hub name (fetched if it is not there yet), or
+            `SIMULATED`.
 
     Returns:
         The tokenizer.
@@ -93,13 +101,18 @@ def _has_files(name: str) -> bool:
 
 def _fetch(name: str, local: bool) -> Any:
     # Imported late: transformers takes seconds to load.
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, BertTokenizer
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        loaded: Any = AutoTokenizer.from_pretrained(name, local_files_only=local)
+        loaded: Any
+        if name == SIMULATED and not Path(name).is_dir():
+            folder = str(data_dir() / "corpus")
+            loaded = BertTokenizer.from_pretrained(folder, local_files_only=True)
+        else:
+            loaded = AutoTokenizer.from_pretrained(name, local_files_only=local)
         # From a configuration alone, transformers makes one that knows no word.
         if len(loaded) <= len(set(loaded.all_special_ids)):
             return LookupError("it has no vocabulary")
@@ -145,4 +158,7 @@ def _checked(name: str, loaded: Any) -> Tokenizer:
         )
     assert all(isinstance(i, int) for i in astuple(special))
     longest = min(int(loaded.model_max_length), LONGEST)
-    return Tokenizer(name, special, longest, encode)
+    vocabulary = sorted(loaded.get_vocab().items(), key=lambda item: item[1])
+    lines = "".join(f"{token}\n" for token, _ in vocabulary)
+    digest = hashlib.sha256(lines.encode("utf-8", "surrogatepass")).hexdigest()
+    return Tokenizer(name, special, longest, digest, encode)

@@ -20,6 +20,7 @@ from torch.nn.functional import l1_loss, smooth_l1_loss
 from torch.nn.utils.rnn import pad_packed_sequence
 
 from lnln.data.batch import MODALITIES, Batch
+from lnln.missing.gaps import missing_before
 from lnln.models.baselines.misa import cmd
 from lnln.models.blocks.answers import task_loss
 from lnln.models.blocks.layers import CrossEncoder, Dropouts, packed
@@ -258,6 +259,7 @@ class TFRNet(Method):
         reconstruction = torch.zeros_like(error)
         for m, weight in parts:
             removed = complete.mask(m) & ~step.erased.kept[m]
+            removed &= ~missing_before(complete, m)
             if bool(removed.any()):
                 loss = removal_loss(estimates[m], targets[m], removed, c.similarity)
                 reconstruction = reconstruction + weight * loss

@@ -35,8 +35,8 @@ def mean_of(answer: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Answered:
-    """What the forward pass of every method gives.
+class Answer:
+    """What every method says, in a forward pass and of a whole split.
 
     Attributes:
         answer: (B,) prediction y-hat, or (B, K) logits over the label values.
@@ -48,6 +48,10 @@ class Answered:
     def sentiment(self) -> Tensor:
         """(B,) y-hat; of a distribution its mean."""
         return mean_of(self.answer)
+
+
+class Answered(Answer):
+    """What the forward pass of every method gives."""
 
     @property
     def probabilities(self) -> Tensor | None:

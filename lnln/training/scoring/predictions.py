@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lnln.models.blocks.answers import mean_of
+from lnln.models.blocks.answers import Answer
 from lnln.training.scoring.distributions import Floats, best_scores, read_out
 from lnln.training.scoring.metrics import evaluate_predictions
 
 
 @dataclass(frozen=True)
-class Predictions:
+class Predictions(Answer):
     """What a model says about N utterances, on the CPU.
 
     Attributes:
@@ -21,13 +21,7 @@ class Predictions:
         completeness: (N,) w, NaN for methods that do not estimate it.
     """
 
-    answer: Tensor
     completeness: Tensor
-
-    @property
-    def sentiment(self) -> Tensor:
-        """(N,) y-hat; of a distribution its mean."""
-        return mean_of(self.answer)
 
     @property
     def probabilities(self) -> Floats | None:

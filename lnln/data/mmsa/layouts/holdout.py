@@ -1,9 +1,12 @@
-"""A validation split for files without one, taken from the training split."""
+"""The splits together: one for validation where a file has none, and doubles."""
 
 from __future__ import annotations
 
 import hashlib
 import re
+from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +20,27 @@ def check_share(share: float) -> None:
     if not 0 <= share < 1:
         raise SettingsError(
             f"the validation share lies between 0 and 1 (0.1 is usual), not {share:g}"
+        )
+
+
+def check_valid(path: Path, splits: dict[str, Any], share: float) -> None:
+    """Raise DataError unless there is one way to a validation split.
+
+    Args:
+        path: the file, for messages.
+        splits: those that the file has.
+        share: see `hold_out`; 0: none is taken.
+    """
+    there = "valid" in splits
+    if there and share:
+        raise DataError(
+            f"{path}: has a validation split; leave out --valid-share, or remove the "
+            "split from the file"
+        )
+    if not there and not share:
+        raise DataError(
+            f"{path}: split 'valid' is missing or empty; take it from the training "
+            "split with --valid-share 0.1 (read_mmsa(..., valid_share=0.1))"
         )
 
 
@@ -70,6 +94,17 @@ def hold_out(splits: dict[str, Split], share: float, log: Log) -> dict[str, Spli
         "valid": train.select(torch.tensor(sorted(taken))),
         **{name: split for name, split in splits.items() if name != "train"},
     }
+
+
+def note_doubles(splits: dict[str, Split], log: Log) -> None:
+    """Say how many utterances stand in two splits."""
+    for one, two in combinations(splits, 2):
+        same = set(splits[one].ids) & set(splits[two].ids)
+        if same:
+            log.notes.append(
+                f"{len(same)} ids of {two} also stand in {one}, such as "
+                f"{min(same)[:40]!r}: scores may be too good."
+            )
 
 
 def _video(name: str) -> str | None:

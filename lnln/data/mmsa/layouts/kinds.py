@@ -6,14 +6,16 @@ renamed or converted is reported as mended, what was left out as a note.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lnln.data.batch import SPLITS, DataError, SpecialTokens
 from lnln.data.mmsa.fields import REEXTRACT, Field, Log, as_text
 from lnln.data.mmsa.labels import LIMITS
+from lnln.data.mmsa.layouts.features import FEATURES_KEY, read_features
 from lnln.data.mmsa.layouts.shapes import regular
 from lnln.data.mmsa.layouts.tuples import (
     holds_tuples,
@@ -27,7 +29,7 @@ MMSA, TUPLES, MULT, RECORDS = (
     "MulT / MultiBench: text as word vectors, labels (N, 1, 1)",
     "a list of dicts, one an utterance",
 )
-#: What `write_mmsa` adds to the training split, so that a file is read as it was.
+#: What `write_mmsa` adds to the first split, so that a file is read as it was.
 OWN_KEY = "lnln"
 _SPLIT_NAMES = {
     "train": ("train", "trains", "training", "train_set"),
@@ -53,21 +55,24 @@ class Layout:
             "valid", under MMSA's keys.
         scheme: the file's own word for its scheme, if it has one.
         special: the file's own word for its special token ids, if it has one.
+        features: the file's own word on how its features were made, or empty.
     """
 
     name: str
     splits: dict[str, dict[str, object]]
     scheme: str | None = None
     special: SpecialTokens | None = None
+    features: dict[str, Any] = field(default_factory=dict)
 
 
-def recognise(path: Path, content: object, log: Log) -> Layout:
+def recognise(path: Path, content: object, log: Log, labelled: bool = True) -> Layout:
     """Recognise a file.
 
     Args:
         path: the file, for messages.
         content: what its pickle holds.
         log: gets what is renamed, converted and left out.
+        labelled: whether training and test split must be there; else any will do.
 
     Returns:
         `Layout`; its arrays are still unchecked.
@@ -80,13 +85,13 @@ def recognise(path: Path, content: object, log: Log) -> Layout:
     key_of = _split_keys(path, content)
     if not key_of:
         _refuse_unsplit(path, content)
-    train = content.get(key_of.get("train", "train"))
-    own = train.get(OWN_KEY) if isinstance(train, dict) else None
-    scheme, special = _own_words(path, own)
+    scheme, special = _own_words(path, content, key_of)
+    features = read_features(path, content)
     splits, kinds = {}, set()
     for split in SPLITS:
         value = content.get(key_of.get(split, split))
-        if split == "valid" and _is_empty(value):
+        optional = split == "valid" or (not labelled and bool(key_of))
+        if optional and _is_empty(value):
             continue
         if holds_tuples(value):
             where = Field(path, split, {}, log, "((words, vision, audio), label, id)")
@@ -106,13 +111,15 @@ def recognise(path: Path, content: object, log: Log) -> Layout:
                 f"{path}: split {split!r} is missing or no dict (found: {shown});"
                 f" {REEXTRACT}"
             )
-    _tell_names(content, key_of, log)
+    if not splits:
+        raise DataError(f"{path}: all splits are empty; {REEXTRACT}")
+    _tell_names(content, key_of, {FEATURES_KEY} if features else set(), log)
     for split, keys in splits.items():
         _rename_keys(Field(path, split, keys, log))
     for key in ("audio", "vision"):
         regular([Field(path, split, keys, log, key) for split, keys in splits.items()])
     name = "; ".join(sorted(kinds))
-    return Layout(name, splits, scheme, special)
+    return Layout(name, splits, scheme, special, features)
 
 
 def _no_dict(path: Path, content: object) -> DataError:
@@ -158,13 +165,19 @@ def _refuse_unsplit(path: Path, content: dict[object, object]) -> None:
         )
     raise DataError(
         f"{path}: features of one clip, without splits and labels: nothing to train or "
-        "score; prediction is the job of lnln predict (from version 0.2)"
+        "score; to predict from them, store {'test': {...}}, each key with one more "
+        "axis in front, and use lnln predict"
     )
 
 
-def _own_words(path: Path, value: object) -> tuple[str | None, SpecialTokens | None]:
-    if value is None:
+def _own_words(
+    path: Path, content: dict[object, object], key_of: dict[str, str]
+) -> tuple[str | None, SpecialTokens | None]:
+    parts = [(split, content[key]) for split, key in key_of.items()]
+    told = [(s, p[OWN_KEY]) for s, p in parts if isinstance(p, dict) and OWN_KEY in p]
+    if not told:
         return None, None
+    split, value = told[0]
     names = ("pad", "unk", "cls", "sep")
     scheme = value.get("scheme") if isinstance(value, dict) else None
     special = value.get("special_tokens") if isinstance(value, dict) else None
@@ -172,7 +185,7 @@ def _own_words(path: Path, value: object) -> tuple[str | None, SpecialTokens | N
     good = [i for i in ids if type(i) is int and 0 <= i < 2**31]
     if not isinstance(scheme, str) or scheme not in LIMITS or len(good) != len(names):
         raise DataError(
-            f"{path}: split 'train', key {OWN_KEY!r}: is no dict of a scheme and "
+            f"{path}: split {split!r}, key {OWN_KEY!r}: is no dict of a scheme and "
             "special_tokens; "
             "remove the key, or write the file again with lnln data convert"
         )
@@ -197,12 +210,12 @@ def _is_mult(value: dict[object, object]) -> bool:
 
 
 def _tell_names(
-    content: dict[object, object], key_of: dict[str, str], log: Log
+    content: dict[object, object], key_of: dict[str, str], own: set[str], log: Log
 ) -> None:
     for split, key in key_of.items():
         if key != split:
             log.mended.append(f"split {key!r} read as {split!r}.")
-    known = {*key_of.values(), *SPLITS}
+    known = {*key_of.values(), *SPLITS, *own}
     extra = [repr(k)[:22] for k in content if k not in known]
     if extra:
         shown = ", ".join(extra[:8]) + (", ..." if len(extra) > 8 else "")

@@ -8,6 +8,7 @@ from pathlib import Path
 from lnln.cli import Subparsers
 from lnln.cli.report import describe, said
 from lnln.cli.train import add_reading_options, reading_of, seed_number
+from lnln.data.batch import DataError
 from lnln.data.mmsa.reader import convert, read_mmsa, record_path, write_mmsa
 from lnln.data.simulated.corpus import simulate
 
@@ -54,7 +55,17 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 def _check(options: argparse.Namespace) -> int:
     reading = reading_of(options, options.encoder)
-    print(describe(read_mmsa(options.file, **reading.to_dict())))
+    try:
+        print(describe(read_mmsa(options.file, **reading.to_dict())))
+    except DataError as error:
+        values = {**reading.to_dict(), "valid_share": 0.0}
+        try:
+            clips = read_mmsa(options.file, **values, labelled=False)
+        except DataError:
+            raise error from None
+        if not clips.features:
+            raise
+        print(f"{describe(clips)}\n\nfor lnln predict only; to train: {error}")
     return 0
 
 

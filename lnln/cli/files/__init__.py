@@ -1,0 +1,1 @@
+"""Commands on a reader's own files: data, prediction."""
