@@ -15,8 +15,8 @@ import torch
 import lnln
 from lnln.cli.main import main
 from lnln.data.batch import LABEL_VALUES
-from lnln.evaluation.export import INPUTS, ExportError, export_onnx
 from lnln.models import build_model
+from lnln.sharing.export import INPUTS, ExportError, export_onnx
 from lnln.training.checkpoint import TrainedModel
 
 
@@ -53,7 +53,7 @@ def test_file_agrees_with_pytorch_on_erased_utterances(
     batch = lnln.erase(test, lnln.fixed_rates(len(test), rate), holes).batch
     found = run(shipped, batch)
     assert list(found) == ["sentiment", "probabilities", "completeness"]
-    output = lnln.load_pretrained("mini")(batch)
+    output = lnln.from_pretrained("mini")(batch)
     for name, theirs in found.items():
         assert torch.allclose(getattr(output, name), theirs, atol=1e-4, rtol=0), name
 
@@ -87,7 +87,7 @@ def test_lengths_and_batch_are_free(shipped: Path) -> None:
     session = onnxruntime.InferenceSession(shipped)
     assert all(isinstance(i.shape[0], str) for i in session.get_inputs())
     one = lnln.simulate("mini").test.batch.select(torch.tensor([2])).trim()
-    expected = lnln.load_pretrained("mini")(one).sentiment
+    expected = lnln.from_pretrained("mini")(one).sentiment
     assert torch.allclose(run(shipped, one)["sentiment"], expected, atol=1e-4)
 
 
@@ -110,11 +110,11 @@ def test_a_file_that_is_wrong_in_one_number_does_not_appear(
     right = SimpleNamespace(model_proto=onnx.load(shipped))
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **options: right)
     path = tmp_path / "model.onnx"
-    assert export_onnx(lnln.load_pretrained("mini"), path) < 1e-4
+    assert export_onnx(lnln.from_pretrained("mini"), path) < 1e-4
     path.unlink()
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     with pytest.raises(ExportError, match="differs from PyTorch"):
-        export_onnx(lnln.load_pretrained("mini"), path)
+        export_onnx(lnln.from_pretrained("mini"), path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -24,6 +24,7 @@ from lnln.data.opening import Source, open_source
 from lnln.evaluation import sweep as ev
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
+from lnln.models.own import source_of
 from lnln.training.checkpoint import write_tensors
 from lnln.training.devices import resolve_device
 from lnln.training.loop import train
@@ -215,7 +216,11 @@ def _spread(cells: Sequence[Cell], address: str) -> Iterator[Path]:
         raise MissingPackageError(
             'a cluster needs dask.distributed: pip install "lnln[scale]"'
         ) from error
+    # A class of the user's own lies where the command was given, not on the workers.
+    methods = {cell.preset.model.method for cell in cells}
     with Client(address) as client:
+        for file in filter(None, map(source_of, sorted(methods))):
+            client.upload_file(str(file))
         futures = [
             client.submit(run_cell, cell, key=str(cell.folder), pure=False)
             for cell in cells

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lnln.data.batch import Batch, DataError, Standardizer, batches_by_length
 from lnln.data.errors import UserError
-from lnln.data.files import atomic_path, data_dir, sha256_of
+from lnln.data.files import atomic_path
 from lnln.missing.erasing import Uniforms, erase
 from lnln.models import build_model
 from lnln.models.method import Method
@@ -346,31 +346,3 @@ def selected_checkpoints(selection: str, scheme: str) -> dict[str, str]:
     owner = {"corr": "mae", "f1": "acc2"}
     owner |= {f"f1_{kind}": f"acc2_{kind}" for kind in ("neg_pos", "neg_nonneg")}
     return {m: checkpoint_name(owner.get(m, m)) for m in metrics}
-
-
-def load_pretrained(
-    name: str = "mini", device: torch.device | str = "cpu"
-) -> TrainedModel:
-    """The checkpoint that ships with the book, trained on simulated data.
-
-    Args:
-        name: "mini".
-        device: where to put it; see `resolve_device`.
-
-    Returns:
-        `TrainedModel`, ready to predict.
-
-    Raises:
-        CheckpointError: no such checkpoint, or its SHA-256 is not the recorded one.
-    """
-    folder = data_dir() / name
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        shipped = sorted(p.parent.name for p in data_dir().glob("*/model.safetensors"))
-        raise CheckpointError(f"no shipped checkpoint {name!r}; there are {shipped}")
-    expected = (folder / "SHA256SUMS").read_text("utf-8").split()[0]
-    if (found := sha256_of(path)) != expected:
-        raise CheckpointError(
-            f"{path}: SHA-256 is {found}, not {expected}; restore it with git checkout"
-        )
-    return load_model(path, device)
