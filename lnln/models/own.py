@@ -27,29 +27,29 @@ def is_own(method: str) -> bool:
     return ":" in method
 
 
-def source_of(method: str) -> Path | None:
-    """The file that a method of one's own is written in.
+def sources_of(kind: type[Method]) -> list[Path]:
+    """The files that a method of one's own is written in, those first that others need.
 
     Args:
-        method: as its configuration names it.
+        kind: the class of any method.
 
     Returns:
-        None for the methods of this package, and for one that lies in a package, where
-        only its maker knows which files belong to it.
+        Nothing for the methods of this package, and no files of a package of one's own,
+        of which only its maker knows what belongs to it.
 
     Raises:
         SettingsError: it lies in no file that others could import.
     """
-    module, own, _ = method.partition(":")
-    if not own or "." in module:
-        return None
-    if module == "__main__":
+    family = [*kind.config_type.__mro__[::-1], *kind.__mro__[::-1]]
+    modules = dict.fromkeys(each.__module__ for each in family)
+    if "__main__" in modules:
         raise SettingsError(
-            f"{method} was written in a notebook or a script, where nobody else can "
-            "import it; put the class into a module of its own, and train again"
+            f"{kind.__name__} was written in a notebook or a script, where "
+            "nobody else can import it; put the class into a module, and train again"
         )
-    file = getattr(sys.modules[module], "__file__", None)
-    return None if file is None else Path(file)
+    alone = [m for m in modules if "." not in m and m not in sys.stdlib_module_names]
+    files = (getattr(sys.modules[m], "__file__", None) for m in alone)
+    return [Path(file) for file in files if file is not None]
 
 
 def lacks(kind: type[Method], name: str) -> list[str]:

@@ -24,7 +24,8 @@ from lnln.data.opening import Source, open_source
 from lnln.evaluation import sweep as ev
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
-from lnln.models.own import source_of
+from lnln.models import method_class
+from lnln.models.own import sources_of
 from lnln.training.checkpoint import write_tensors
 from lnln.training.devices import resolve_device
 from lnln.training.loop import train
@@ -217,9 +218,10 @@ def _spread(cells: Sequence[Cell], address: str) -> Iterator[Path]:
             'a cluster needs dask.distributed: pip install "lnln[scale]"'
         ) from error
     # A class of the user's own lies where the command was given, not on the workers.
-    methods = {cell.preset.model.method for cell in cells}
+    kinds = {method_class(cell.preset.model.method) for cell in cells}
+    files = dict.fromkeys(file for kind in kinds for file in sources_of(kind))
     with Client(address) as client:
-        for file in filter(None, map(source_of, sorted(methods))):
+        for file in files:
             client.upload_file(str(file))
         futures = [
             client.submit(run_cell, cell, key=str(cell.folder), pure=False)

@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 from lnln.data.errors import UserError
 from lnln.data.files import atomic_path, data_dir, sha256_of
 from lnln.evaluation import sweep as ev
-from lnln.models.own import source_of
+from lnln.models.own import sources_of
 from lnln.sharing.card import card_of
 from lnln.sharing.facts import Scored, read_run
 from lnln.training.checkpoint import (
@@ -123,7 +123,7 @@ class Pretrained(ModelHubMixin):
             ) from error
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        module = source_of(self.trained.preset.model.method)
+        modules = sources_of(type(self.trained.model))
         shown = _without_folders(self.run)
         preset = shown.record["preset"]
         trained = replace(
@@ -136,7 +136,7 @@ class Pretrained(ModelHubMixin):
         write_json(save_directory / "config.json", preset)
         if len(shown.scores):
             ev.write_csv(save_directory / "robustness.csv", shown.scores)
-        if module is not None:
+        for module in modules:
             shutil.copyfile(module, save_directory / module.name)
         # The mixin leaves a card that is there; of another model it would be wrong.
         with atomic_path(save_directory / "README.md") as draft:
