@@ -79,7 +79,7 @@ CASES = [
     (".squeeze(-1), {}", ", {}", "in shape (2, 1) where (2,) is needed; end with"),
     ('{"total"', '{"loss"', 'whose "total" is a scalar tensor'),
     (".abs().mean()}", ".abs()}", 'whose "total" is a scalar tensor'),
-    ("return Prediction(", "return tuple(", "no tensor `answer`; return Prediction"),
+    (", {})", ", {}).answer", "no tensor `answer`; return Prediction"),
 ]
 
 
