@@ -18,6 +18,7 @@ from lnln.data.batch import LABEL_VALUES
 from lnln.models import build_model
 from lnln.sharing.export import INPUTS, ExportError, export_onnx
 from lnln.training.checkpoint import TrainedModel
+from lnln.training.presets import preset_for
 
 
 def untrained(variant: str, answer_size: int) -> TrainedModel:
@@ -123,3 +124,19 @@ def test_missing_run_is_a_clear_error(
 ) -> None:
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "x.onnx")]) == 1
     assert "no such checkpoint" in capsys.readouterr().err
+
+
+def test_compared_methods_are_written_or_say_why_not(tmp_path: Path) -> None:
+    """A fixed network can be written; one that packs its sequences cannot."""
+
+    def given(method: str) -> TrainedModel:
+        preset = preset_for(method, "mini")
+        return TrainedModel(build_model(preset.model).eval(), preset, None, {})
+
+    path = tmp_path / "model.onnx"
+    assert export_onnx(given("cenet"), path) < 1e-4
+    found = run(path, lnln.simulate("mini").test.batch.select(torch.arange(3)))
+    assert list(found) == ["sentiment"]
+    with pytest.raises(ExportError, match="mmim cannot be written as ONNX"):
+        export_onnx(given("mmim"), tmp_path / "mmim.onnx")
+    assert list(tmp_path.iterdir()) == [path]

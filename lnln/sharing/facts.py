@@ -113,6 +113,7 @@ def facts(runs: Sequence[Scored], spread: str) -> dict[str, list[str]]:
         "What was missing": _missing(first),
         "Selection": _selection(runs),
         "Seeds": [_seeds(runs), *([spread] if spread else [])],
+        "Read against": _read_against(runs),
         "Training": [_training(run) for run in _one_each(runs)] + [_made_with(first)],
         "Limits": limits(runs),
     }
@@ -170,6 +171,21 @@ def grouped(runs: Sequence[Scored]) -> dict[str, list[Scored]]:
     }
 
 
+def references(runs: Sequence[Scored]) -> dict[str, dict[str, float]]:
+    """What the results are read against, by name and metric; means over the rates.
+
+    Args:
+        runs: swept under the same conditions.
+    """
+    scores = pd.concat([run.scores for run in runs])
+    used = scores["method"].isin(ev.REFERENCES) & scores["rate"].isin(TEST_RATES)
+    used &= scores["available"] == "".join(
+        runs[0].record["preset"]["train"]["modalities"]
+    )
+    means = scores[used].groupby(["method", "metric"], sort=False)["value"].mean()
+    return {name: means[name].to_dict() for name in means.index.unique("method")}
+
+
 def _without_seed(preset: dict[str, Any]) -> dict[str, Any]:
     train = {k: v for k, v in preset["train"].items() if k != "seed"}
     return {**preset, "train": train, "name": ""}
@@ -192,7 +208,7 @@ def _data(data: dict[str, Any]) -> list[str]:
     if data["mended"]:
         sentences.append("Mended on reading: " + _joined(data["mended"]))
     if data["notes"]:
-        sentences.append("The file left open: " + _joined(data["notes"]))
+        sentences.append("Noted on reading: " + _joined(data["notes"]))
     return sentences
 
 
@@ -203,6 +219,11 @@ def _joined(sentences: Sequence[str]) -> str:
 def _missing(run: Scored) -> list[str]:
     train = run.record["preset"]["train"]
     sentences = [f"In training: {MASKS[train['masks']]}."]
+    if train["masks"] != "none":
+        sentences.append(
+            "Each modality of an utterance loses a share of its words or frames that is "
+            "drawn from [0, 1), and in half of the utterances nothing."
+        )
     gone = [_WORDS[m] for m in _WORDS if m not in train["modalities"]]
     if gone:
         sentences.append(
@@ -237,6 +258,14 @@ def _seeds(runs: Sequence[Scored]) -> str:
         for title, members in grouped(runs).items()
     )
     return f"Training seeds: {'; '.join(of_each)}."
+
+
+def _read_against(runs: Sequence[Scored]) -> list[str]:
+    means = references(runs)
+    told = (f"{name} {metrics['mae']:.3f}" for name, metrics in means.items())
+    return (
+        [f"Mean MAE over r = 0 to 0.9: {', '.join(told)}."] if means else ["Nothing."]
+    )
 
 
 def _training(run: Scored) -> str:

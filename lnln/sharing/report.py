@@ -9,12 +9,18 @@ from pathlib import Path
 import pandas as pd
 
 from lnln.data.errors import SettingsError
-from lnln.evaluation import sweep as ev
 from lnln.evaluation.plots import METRIC_TITLES
 from lnln.evaluation.tables import latex, markdown
 from lnln.missing.erasing import TEST_RATES
 from lnln.models import TITLES
-from lnln.sharing.facts import Scored, alike, facts, grouped, read_scored
+from lnln.sharing.facts import (
+    Scored,
+    alike,
+    facts,
+    grouped,
+    read_scored,
+    references,
+)
 from lnln.sharing.intervals import interval
 from lnln.training.scoring.metrics import METRICS
 
@@ -103,7 +109,7 @@ def table_of(runs: Sequence[Scored], metrics: Sequence[str]) -> pd.DataFrame:
         title: interval(list(_by_seed(g, "mae").values())).mean
         for title, g in groups.items()
     }
-    for name, means in _references(runs).items():
+    for name, means in references(runs).items():
         lines[name] = {m: f"{means[m]:.3f}" if m in means else "" for m in metrics}
         order[name] = means["mae"]
     best = TITLES["lnln"] if TITLES["lnln"] in groups else next(iter(groups))
@@ -143,17 +149,6 @@ def _by_seed(
         used = (swept["metric"] == metric) & swept["rate"].isin(rates)
         means[int(run.record["seed"])] = float(swept[used]["value"].mean())
     return means
-
-
-def _references(runs: Sequence[Scored]) -> dict[str, dict[str, float]]:
-    """What the results are read against, by name and metric; means over the rates."""
-    scores = pd.concat([run.scores for run in runs])
-    used = scores["method"].isin(ev.REFERENCES) & scores["rate"].isin(TEST_RATES)
-    used &= scores["available"] == "".join(
-        runs[0].record["preset"]["train"]["modalities"]
-    )
-    means = scores[used].groupby(["method", "metric"], sort=False)["value"].mean()
-    return {name: means[name].to_dict() for name in means.index.unique("method")}
 
 
 def _latex_report(told: dict[str, list[str]], table: pd.DataFrame, caption: str) -> str:
