@@ -185,6 +185,9 @@ def test_a_model_of_the_hub_is_read_and_runs_no_code(
     monkeypatch.delitem(sys.modules, "my_shared")
     with pytest.raises(CheckpointError, match="read my_shared.py there"):
         lnln.from_pretrained("me/words")
+    sys.path.remove(str(work))
+    with pytest.raises(CheckpointError, match="start where my_shared.py lies"):
+        lnln.from_pretrained(cache)
 
 
 def test_a_run_without_one_model_is_not_shared(run: Path, tmp_path: Path) -> None:

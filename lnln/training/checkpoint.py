@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lnln.data.batch import Batch, DataError, Standardizer, batches_by_length
-from lnln.data.errors import UserError
+from lnln.data.errors import SettingsError, UserError
 from lnln.data.files import atomic_path
 from lnln.missing.erasing import Uniforms, erase
 from lnln.models import build_model
@@ -304,6 +304,8 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedM
                 *(tensors[f"standardizer.{name}"] for name in _STATISTICS)
             )
         provenance = header["provenance"]
+    except SettingsError as error:  # its method is not there
+        raise CheckpointError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: its contents do not fit this version of lnln ({error}); "
