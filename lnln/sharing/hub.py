@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -205,8 +203,7 @@ def from_pretrained(
             f"are {shipped}. Models of the hub are named user/name"
         )
     try:
-        with _quietly():
-            found = Pretrained.from_pretrained(name, device=device, revision=revision)
+        found = Pretrained.from_pretrained(name, device=device, revision=revision)
     except (*_HUB_ERRORS, ConnectionError) as error:
         raise CheckpointError(
             f"{name}: no such folder, and no such model on the hub ({_line(error)}); "
@@ -248,8 +245,13 @@ class _Names:
             reading.get("encoder"),
             reading.get("transcripts"),
         ]
-        paths = {text for text in told if text is not None and _is_path(text)}
-        self.names = {path: Path(path).name for path in sorted(paths, reverse=True)}
+        names = {text: Path(text).name for text in told if text and _is_path(text)}
+        # The longest first, since one may lie in another; "." would be every dot.
+        self.names = {
+            path: names[path]
+            for path in sorted(names, key=len, reverse=True)
+            if names[path] not in ("", "..")
+        }
 
     def hide(self, value: Any) -> Any:
         """The same value, in whose texts every folder is gone."""
@@ -274,22 +276,3 @@ def _without_folders(run: Scored) -> Scored:
 
 def _line(error: Exception) -> str:
     return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-@contextmanager
-def _quietly() -> Iterator[None]:
-    """The download's bars are for a terminal."""
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-
-    if are_progress_bars_disabled() or sys.stderr.isatty():
-        yield
-        return
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        enable_progress_bars()
