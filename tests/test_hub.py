@@ -110,6 +110,9 @@ def test_licence_and_scores_may_be_missing(run: Path, tmp_path: Path) -> None:
     assert main([*command, "cc-by-4.0"]) == 0
     # The card of before is replaced.
     assert "license: cc-by-4.0\n" in (tmp_path / "a" / "README.md").read_text()
+    # Who gives it on cannot lose the licence.
+    Pretrained.from_pretrained(tmp_path / "a").save_pretrained(tmp_path / "b")
+    assert "license: cc-by-4.0\n" in (tmp_path / "b" / "README.md").read_text()
 
 
 class Api:

@@ -2,7 +2,7 @@
 
 Such a folder holds `model.safetensors` (weights, settings, origin), `record.json` (how
 it was trained), `robustness.csv` (its scores, where it was swept), `config.json` (its
-settings, for readers of the hub) and `README.md`, the model card. Nothing in it is
+settings and licence, for the hub) and `README.md`, the model card. Nothing in it is
 pickled, and nothing in it is ever run: of a method of one's own it holds the module as
 a text to read.
 """
@@ -131,7 +131,9 @@ class Pretrained(ModelHubMixin):
         )
         save_model(save_directory / checkpoint_name(), trained)
         write_json(save_directory / "record.json", shown.record)
-        write_json(save_directory / "config.json", preset)
+        # What the mixin finds here under the name of an argument it hands back.
+        config = {**preset, "licence": self.licence}
+        write_json(save_directory / "config.json", config)
         if len(shown.scores):
             ev.write_csv(save_directory / "robustness.csv", shown.scores)
         for module in modules:
@@ -146,6 +148,7 @@ class Pretrained(ModelHubMixin):
         *,
         model_id: str,
         device: torch.device | str = "cpu",
+        licence: str | None = None,
         revision: str | None = None,
         cache_dir: str | Path | None = None,
         force_download: bool = False,
@@ -169,7 +172,7 @@ class Pretrained(ModelHubMixin):
             )
             _check_known(folder / checkpoint_name(), model_id)
         trained = load_model(folder / checkpoint_name(), device)
-        return cls(trained, read_run(folder))
+        return cls(trained, read_run(folder), licence)
 
 
 def from_pretrained(
