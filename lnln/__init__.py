@@ -42,13 +42,13 @@ from lnln.models import build_model
 from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
 from lnln.models.method import LossWeights, Output
+from lnln.sharing.hub import Pretrained, from_pretrained
 from lnln.teaching.study import Study, open_study
 from lnln.teaching.trial import Trial, try_method
 from lnln.training.checkpoint import (
     CheckpointError,
     TrainedModel,
     load_model,
-    load_pretrained,
 )
 from lnln.training.loop import train
 from lnln.training.presets import PRESETS
@@ -72,6 +72,7 @@ __all__ = [
     "Output",
     "Predictions",
     "Preset",
+    "Pretrained",
     "Reading",
     "SpecialTokens",
     "Split",
@@ -89,10 +90,10 @@ __all__ = [
     "fit_linear",
     "fixed_rates",
     "flow_figure",
+    "from_pretrained",
     "laziness",
     "lnln_losses",
     "load_model",
-    "load_pretrained",
     "majority_floor",
     "open_data",
     "open_run",

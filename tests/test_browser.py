@@ -129,7 +129,7 @@ def slide(page: Page, key: str, rate: float) -> str:
 @torch.no_grad()
 def answers(key: str, rate: float, seed: int) -> dict[str, float]:
     """What Python finds for a figure: {pattern before a number: that number}."""
-    data, model = lnln.simulate("mini"), lnln.load_pretrained("mini")
+    data, model = lnln.simulate("mini"), lnln.from_pretrained("mini")
     test = data.test.batch
     if key == "one-utterance":
         test = test.select(torch.tensor([30])).trim()
@@ -267,7 +267,7 @@ def test_distributions_are_drawn_as_python_finds_them(page: Page, pages: Path) -
     for rate in RATES:
         slide(page, "one-utterance", rate)
         rates = lnln.fixed_rates(1, rate)
-        q = lnln.load_pretrained("mini").predict(test, rates, holes).probabilities
+        q = lnln.from_pretrained("mini").predict(test, rates, holes).probabilities
         p = lnln.posterior(lnln.erase(test, rates, holes).batch)
         assert q is not None
         drawn = drawn_distributions(figure)

@@ -94,7 +94,7 @@ def by_python(question: dict[str, Any]) -> dict[str, Any]:
         vision_lengths=torch.tensor([frames["vision"].shape[1]]),
         labels=torch.zeros(1),
     )
-    out = lnln.load_pretrained("mini")(batch)
+    out = lnln.from_pretrained("mini")(batch)
     assert out.probabilities is not None
     found: dict[str, Any] = {"w": out.completeness.item()}
     for name, best, p in (

@@ -14,8 +14,8 @@ from lnln import (
     Preset,
     TrainedModel,
     fixed_rates,
+    from_pretrained,
     load_model,
-    load_pretrained,
     simulate,
     split_uniforms,
 )
@@ -92,9 +92,9 @@ def test_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
 
 
 def test_shipped_checkpoint_loads_fast_and_is_small() -> None:
-    load_pretrained("mini")  # imports transformers
+    from_pretrained("mini")  # imports transformers
     start = time.monotonic()
-    trained = load_pretrained("mini")
+    trained = from_pretrained("mini")
     assert time.monotonic() - start < 2.0
     assert (data_dir() / "mini" / "model.safetensors").stat().st_size <= 4_000_000
     assert trained.provenance["data"]["name"] == "simulated"
@@ -108,21 +108,21 @@ def test_shipped_checkpoint_is_verified(
     shipped = data_dir() / "mini"
     for name in ("model.safetensors", "SHA256SUMS"):
         (folder / name).write_bytes((shipped / name).read_bytes())
-    monkeypatch.setattr("lnln.training.checkpoint.data_dir", lambda: tmp_path)
-    load_pretrained("mini")
+    monkeypatch.setattr("lnln.sharing.hub.data_dir", lambda: tmp_path)
+    from_pretrained("mini")
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1
     (folder / "model.safetensors").write_bytes(weights)
     with pytest.raises(CheckpointError, match="SHA-256"):
-        load_pretrained("mini")
+        from_pretrained("mini")
     with pytest.raises(CheckpointError, match="mini"):
-        load_pretrained("huge")
+        from_pretrained("huge")
 
 
 def test_shipped_record_belongs_to_the_shipped_weights() -> None:
     folder = data_dir() / "mini"
     record = json.loads((folder / "record.json").read_text())
-    trained = load_pretrained("mini")
+    trained = from_pretrained("mini")
     assert trained.provenance["epoch"] == record["best"]["validation"]["epoch"]
     assert trained.preset == Preset.from_dict(record["preset"])
     assert trained.provenance["data"]["sha256"] == record["data"]["sha256"]

@@ -11,7 +11,7 @@ import pytest
 
 import lnln
 import lnln.training.loop
-from lnln import Preset, load_pretrained, open_data
+from lnln import Preset, from_pretrained, open_data
 from lnln.cli import train as cli_train
 from lnln.cli.main import main
 from lnln.training.run import disk_of
@@ -250,5 +250,5 @@ def test_documented_command_is_that_of_the_shipped_checkpoint(
 
     monkeypatch.setattr(cli_train, "train", record)
     assert main(found[1].replace("\\\n", " ").split()) == 130
-    shipped = load_pretrained("mini")
+    shipped = from_pretrained("mini")
     assert seen == [shipped.preset, shipped.provenance["data"]["source"]]

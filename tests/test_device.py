@@ -82,7 +82,7 @@ TAKERS: dict[str, Callable[[str, Dataset, Path], Any]] = {
     "load_model": lambda name, data, run: lnln.load_model(
         run / "model.safetensors", name
     ),
-    "load_pretrained": lambda name, data, run: lnln.load_pretrained("mini", name),
+    "from_pretrained": lambda name, data, run: lnln.from_pretrained("mini", name),
     "open_study": lambda name, data, run: study.open_study(device=name),
     "try_method": lambda name, data, run: trial.try_method(
         "misa", "simulated:mini", 1, 0, name
@@ -109,7 +109,7 @@ def test_every_public_function_that_takes_a_device_is_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["evaluate", "load_model", "load_pretrained", "open_study"]
+    "name", ["evaluate", "load_model", "from_pretrained", "open_study"]
 )
 @pytest.mark.parametrize("device", ["auto", "cuda:1"])
 def test_models_are_put_where_they_are_asked_for(
@@ -286,7 +286,7 @@ def some_corruptions(batch: lnln.Batch) -> list[tuple[torch.Tensor, Uniforms]]:
 def test_a_sweep_goes_on_in_halves_when_memory_runs_out(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained, batch = lnln.load_pretrained(), dataset.test.batch
+    trained, batch = lnln.from_pretrained(), dataset.test.batch
     predict, sizes = fails_above(40)
     monkeypatch.setattr(type(trained.model), "predict_corruptions", predict)
     found: list[Predictions] = trained.sweep(batch, some_corruptions(batch), 256)
@@ -299,7 +299,7 @@ def test_a_sweep_goes_on_in_halves_when_memory_runs_out(
 
 
 def test_halves_of_a_group_give_the_numbers_of_the_whole(dataset: Dataset) -> None:
-    trained, batch = lnln.load_pretrained(), dataset.test.batch
+    trained, batch = lnln.from_pretrained(), dataset.test.batch
     corruptions = some_corruptions(batch)
     one, two = (trained.sweep(batch, corruptions, size) for size in (256, 16))
     for a, b in zip(one, two, strict=True):
@@ -309,7 +309,7 @@ def test_halves_of_a_group_give_the_numbers_of_the_whole(dataset: Dataset) -> No
 def test_memory_for_not_even_one_utterance_is_told(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained, batch = lnln.load_pretrained(), dataset.test.batch
+    trained, batch = lnln.from_pretrained(), dataset.test.batch
     predict, _ = fails_above(0)
     monkeypatch.setattr(type(trained.model), "predict_corruptions", predict)
     with pytest.raises(DeviceMemoryError, match="one utterance.*--device cpu"):

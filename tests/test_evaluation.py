@@ -16,7 +16,7 @@ from lnln import (
     Dataset,
     conditions,
     evaluate,
-    load_pretrained,
+    from_pretrained,
     read_csv,
     reference_rows,
     robustness_figure,
@@ -171,7 +171,7 @@ def test_wrong_data_and_missing_runs_are_refused(
 def test_shipped_model_stays_within_ten_percent_of_the_bayes_limit() -> None:
     from lnln import bayes_limit, fixed_rates, split_uniforms
 
-    trained = load_pretrained("mini")
+    trained = from_pretrained("mini")
     batch = simulate("mini").test.batch
     errors, limits = [], []
     for rate in TEST_RATES:

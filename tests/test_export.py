@@ -15,9 +15,10 @@ import torch
 import lnln
 from lnln.cli.main import main
 from lnln.data.batch import LABEL_VALUES
-from lnln.evaluation.export import INPUTS, ExportError, export_onnx
 from lnln.models import build_model
+from lnln.sharing.export import INPUTS, ExportError, export_onnx
 from lnln.training.checkpoint import TrainedModel
+from lnln.training.presets import preset_for
 
 
 def untrained(variant: str, answer_size: int) -> TrainedModel:
@@ -53,7 +54,7 @@ def test_file_agrees_with_pytorch_on_erased_utterances(
     batch = lnln.erase(test, lnln.fixed_rates(len(test), rate), holes).batch
     found = run(shipped, batch)
     assert list(found) == ["sentiment", "probabilities", "completeness"]
-    output = lnln.load_pretrained("mini")(batch)
+    output = lnln.from_pretrained("mini")(batch)
     for name, theirs in found.items():
         assert torch.allclose(getattr(output, name), theirs, atol=1e-4, rtol=0), name
 
@@ -87,7 +88,7 @@ def test_lengths_and_batch_are_free(shipped: Path) -> None:
     session = onnxruntime.InferenceSession(shipped)
     assert all(isinstance(i.shape[0], str) for i in session.get_inputs())
     one = lnln.simulate("mini").test.batch.select(torch.tensor([2])).trim()
-    expected = lnln.load_pretrained("mini")(one).sentiment
+    expected = lnln.from_pretrained("mini")(one).sentiment
     assert torch.allclose(run(shipped, one)["sentiment"], expected, atol=1e-4)
 
 
@@ -110,11 +111,11 @@ def test_a_file_that_is_wrong_in_one_number_does_not_appear(
     right = SimpleNamespace(model_proto=onnx.load(shipped))
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **options: right)
     path = tmp_path / "model.onnx"
-    assert export_onnx(lnln.load_pretrained("mini"), path) < 1e-4
+    assert export_onnx(lnln.from_pretrained("mini"), path) < 1e-4
     path.unlink()
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     with pytest.raises(ExportError, match="differs from PyTorch"):
-        export_onnx(lnln.load_pretrained("mini"), path)
+        export_onnx(lnln.from_pretrained("mini"), path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -123,3 +124,19 @@ def test_missing_run_is_a_clear_error(
 ) -> None:
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "x.onnx")]) == 1
     assert "no such checkpoint" in capsys.readouterr().err
+
+
+def test_compared_methods_are_written_or_say_why_not(tmp_path: Path) -> None:
+    """A fixed network can be written; one that packs its sequences cannot."""
+
+    def given(method: str) -> TrainedModel:
+        preset = preset_for(method, "mini")
+        return TrainedModel(build_model(preset.model).eval(), preset, None, {})
+
+    path = tmp_path / "model.onnx"
+    assert export_onnx(given("cenet"), path) < 1e-4
+    found = run(path, lnln.simulate("mini").test.batch.select(torch.arange(3)))
+    assert list(found) == ["sentiment"]
+    with pytest.raises(ExportError, match="mmim cannot be written as ONNX"):
+        export_onnx(given("mmim"), tmp_path / "mmim.onnx")
+    assert list(tmp_path.iterdir()) == [path]

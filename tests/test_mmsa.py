@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from lnln.cli.report import describe
 from lnln.data.batch import CLS, PAD, SEP, SPLITS, DataError
 from lnln.data.mmsa.reader import read_mmsa, sha256_of, write_mmsa
 from lnln.data.pickles.unpickle import load_plain
 from lnln.data.simulated.corpus import simulate
+from lnln.evaluation.describe import describe
 
 TENSORS = (
     "tokens",

@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers_made import bert_folder
 
-from lnln.cli.report import describe
 from lnln.data.batch import MODALITIES, SPLITS, DataError, Dataset
 from lnln.data.mmsa.reader import read_mmsa
+from lnln.evaluation.describe import describe
 
 N, T = 3, 4
 SETTINGS = settings(

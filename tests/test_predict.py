@@ -18,7 +18,7 @@ from lnln import (
     DataError,
     Dataset,
     TrainedModel,
-    load_pretrained,
+    from_pretrained,
     predict,
     read_mmsa,
     simulate,
@@ -26,11 +26,11 @@ from lnln import (
     write_mmsa,
 )
 from lnln.cli.main import main
-from lnln.cli.report import on_top
 from lnln.data.batch import Batch, SpecialTokens
 from lnln.data.files import data_dir, sha256_of
 from lnln.data.mmsa.layouts.features import PUBLISHED, fingerprint
 from lnln.data.mmsa.tokenizer import load_tokenizer
+from lnln.evaluation.describe import on_top
 from lnln.evaluation.predict import COLUMNS
 from lnln.missing.corruption import corrupt_to_train
 from lnln.missing.erasing import draw_uniforms, erase
@@ -94,7 +94,7 @@ def write(clips: Dataset, tmp_path: Path) -> Write:
 
 def trained_on(**data: Any) -> TrainedModel:
     """The shipped model, as if it had been trained on a file of clips."""
-    mini = load_pretrained("mini")
+    mini = from_pretrained("mini")
     origin = {**mini.provenance["data"], "name": "own", "sha256": "0" * 64, **data}
     return replace(mini, provenance={**mini.provenance, "data": origin})
 
@@ -168,7 +168,7 @@ def test_predictions_and_what_they_rest_on(write, clips, tmp_path, capsys):
     table = pd.read_csv(out)
     assert tuple(table.columns) == COLUMNS and len(table) == COUNT
     assert tuple(table["id"]) == clips.test.ids
-    said = load_pretrained("mini")(clips.test.batch)
+    said = from_pretrained("mini")(clips.test.batch)
     for column, values in (
         ("sentiment", said.sentiment),
         ("completeness", said.completeness),
@@ -185,7 +185,7 @@ def test_predictions_and_what_they_rest_on(write, clips, tmp_path, capsys):
 
 
 def test_every_way_to_name_a_run(tmp_path):
-    save_model(tmp_path / "model-mae.safetensors", load_pretrained("mini"))
+    save_model(tmp_path / "model-mae.safetensors", from_pretrained("mini"))
     ways = ["mini", tmp_path, tmp_path / "model-mae.safetensors"]
     sizes = [lnln.open_run(way).model.config for way in ways]
     assert sizes[0] == sizes[1] == sizes[2]
@@ -242,7 +242,7 @@ def test_warnings_where_features_cannot_be_compared(write):
 def test_ids_of_another_vocabulary_are_refused(write, clips):
     other = described()
     other["text"]["vocab_sha256"] = "0" * 64
-    for model in (trained_on(features=described()), load_pretrained("mini")):
+    for model in (trained_on(features=described()), from_pretrained("mini")):
         with pytest.raises(DataError, match="of another vocabulary"):
             predict(model, write(other))
     special = {"pad": 1, "unk": 3, "cls": 0, "sep": 2}
@@ -293,7 +293,7 @@ def test_shifted_columns_are_named(write, clips):
 
 
 def test_a_few_clips_of_one_source_show_no_shift(clips):
-    model = load_pretrained("mini")
+    model = from_pretrained("mini")
     for count in (1, 3, 5, COUNT):
         few = clips.test.select(torch.arange(count))
         assert predict(model, few).warnings == ()
@@ -342,7 +342,7 @@ def test_a_typed_sentence(capsys):
 
 
 def test_single_clips_in_three_lines(clips):
-    model = load_pretrained("mini")
+    model = from_pretrained("mini")
     batch = clips.test.batch.select(torch.tensor([3])).trim()
     clip = utterance(model, clips.test.raw_text[3], batch.audio[0], batch.vision[0])
     answers = predict(model, clip)
@@ -379,7 +379,7 @@ def test_completeness_is_learnt_from_the_words_that_are_there(clips):
 
 
 def test_gaps_are_no_target_of_reconstruction(clips):
-    model = load_pretrained("mini").model
+    model = from_pretrained("mini").model
     assert isinstance(model, LNLN)
     for gaps in (False, True):
         batch = gappy(clips, gaps)

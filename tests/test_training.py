@@ -200,7 +200,7 @@ def test_sizes_come_from_all_splits(where: str, tmp_path: Path, preset: Preset) 
 
 def test_what_does_not_fit_is_refused_before_the_first_step(tmp_path: Path) -> None:
     data = simulate("mini", 5, 64)
-    trained = lnln.load_pretrained()
+    trained = lnln.from_pretrained()
     batch = data.test.batch.select(torch.arange(4)).pad(26, 60, 48)
     batch = replace(batch, audio_lengths=torch.tensor([48, 60, 1, 2]))
     rates = lnln.fixed_rates(4, 0.5)

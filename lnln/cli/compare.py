@@ -9,7 +9,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lnln.cli import Subparsers
-from lnln.cli.report import said
 from lnln.cli.train import (
     add_corruption_option,
     add_data_options,
@@ -20,6 +19,7 @@ from lnln.cli.train import (
 from lnln.data.batch import Dataset
 from lnln.data.errors import require
 from lnln.data.opening import open_source
+from lnln.evaluation.describe import said
 from lnln.evaluation.tables import write_tables
 from lnln.models import TITLES, title_of
 from lnln.models.blocks.encoder import EncoderConfig

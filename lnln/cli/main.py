@@ -1,4 +1,4 @@
-"""The `lnln` command: doctor, data, features, train, evaluate, compare, export."""
+"""The `lnln` command: its parser, and `lnln evaluate`."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lnln.cli.doctor import add_doctor
 from lnln.cli.files.data import add_data
 from lnln.cli.files.features import add_features
 from lnln.cli.files.predict import add_predict
-from lnln.cli.report import on_top, said
 from lnln.cli.reproduce import add_reproduce
+from lnln.cli.sharing import add_sharing
 from lnln.cli.train import (
     add_corruption_option,
     add_data_options,
@@ -33,13 +33,12 @@ from lnln.data.errors import UserError
 from lnln.data.opening import open_data, recorded_reading
 from lnln.data.simulated.corpus import simulate
 from lnln.evaluation import sweep as ev
+from lnln.evaluation.describe import on_top, said
 from lnln.evaluation.linear import fit_linear
 from lnln.evaluation.plots import robustness_figure, save_figure
 from lnln.evaluation.tables import plain, rate_table
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
-from lnln.training.checkpoint import load_model, load_pretrained
-from lnln.training.presets import PRESETS
 
 #: The source of simulated data, as records of runs have it.
 _SIMULATED = r"simulate\(size='(\w+)', seed=(\d+), train_size=(\d+)\)"
@@ -75,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add_predict(commands)
     add_compare(commands)
     add_reproduce(commands)
-    _add_export(commands)
+    add_sharing(commands)
     return parser
 
 
@@ -122,39 +121,6 @@ def _add_evaluate(commands: Subparsers) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.set_defaults(run=_evaluate)
-
-
-def _add_export(commands: Subparsers) -> None:
-    parser = commands.add_parser(
-        "export",
-        help="write a trained model as an ONNX file",
-        description="Write a trained model as an ONNX file with free batch size and "
-        "lengths. Its outputs are sentiment (of a distribution the mean), then, from a "
-        "model that answers with a distribution, probabilities of the label values "
-        "(which the file's metadata list), then completeness. The file is compared "
-        "with PyTorch in all of them. Takes about 20 seconds for mini.",
-    )
-    parser.add_argument(
-        "model", help="a run folder of lnln train, or 'mini' for the shipped model"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="file to write")
-    parser.set_defaults(run=_export)
-
-
-def _export(options: argparse.Namespace) -> int:
-    # Imported late: only this command needs the exporter.
-    from lnln.evaluation.export import export_onnx
-
-    shipped = options.model in PRESETS and not Path(options.model).exists()
-    trained = (
-        load_pretrained(options.model)
-        if shipped
-        else load_model(Path(options.model) / "model.safetensors")
-    )
-    worst = export_onnx(trained, options.out)
-    size = options.out.stat().st_size / 1e6
-    print(f"{options.out}: {size:.1f} MB, differs from PyTorch by at most {worst:.0e}")
-    return 0
 
 
 def _evaluation_data(options: argparse.Namespace, record: dict[str, Any]) -> Dataset:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from lnln.cli import Subparsers
 from lnln.cli.compare import adapted, add_grid_options, jobs_of
-from lnln.cli.report import said
 from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
 from lnln.data.errors import MissingPackageError, SettingsError
 from lnln.data.opening import Source, open_source
+from lnln.evaluation.describe import said
 from lnln.evaluation.tables import markdown
 from lnln.paper.grid import Cell, cells_of, run_grid
 from lnln.paper.printed import printed, side_by_side

@@ -8,11 +8,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-from lnln.cli.report import said
 from lnln.data.batch import Reading
 from lnln.data.errors import SettingsError
 from lnln.data.mmsa.labels import LIMITS
 from lnln.data.opening import Source, open_source
+from lnln.evaluation.describe import said
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.models import METHODS
 from lnln.models.blocks.encoder import EncoderConfig

@@ -25,8 +25,9 @@ _REFERENCES: dict[str, dict[str, Any]] = {
     LINEAR: {"color": "#E69F00", "linestyle": "-.", "marker": "x"},
 }
 _MARKERS = "os^Dv"
-_AXIS_LABELS = {
-    "mae": "MAE (lower is better)",
+#: Metrics as they stand in tables and at axes.
+METRIC_TITLES = {
+    "mae": "MAE",
     "corr": "Pearson correlation",
     "acc7": "Acc-7",
     "acc5": "Acc-5",
@@ -76,7 +77,8 @@ def robustness_figure(
             axes.fill_between(
                 mean.index, low, high, color=style["color"], alpha=0.2, linewidth=0
             )
-        axes.set(xlabel=severity, ylabel=_AXIS_LABELS.get(metric, metric))
+        told = " (lower is better)" if metric == "mae" else ""
+        axes.set(xlabel=severity, ylabel=METRIC_TITLES.get(metric, metric) + told)
         axes.grid(alpha=0.3)
     panels[0].legend(fontsize=8)
     if title:

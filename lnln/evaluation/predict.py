@@ -18,7 +18,6 @@ from torch import Tensor
 
 from lnln.data.batch import MODALITIES, Batch, DataError, Dataset, Reading, Split
 from lnln.data.errors import SettingsError
-from lnln.data.files import data_dir
 from lnln.data.mmsa.layouts.sameness import compare, shifts
 from lnln.data.mmsa.tokenizer import SIMULATED, Tokenizer, load_tokenizer
 from lnln.data.opening import open_data, recorded_reading
@@ -30,7 +29,8 @@ from lnln.training.checkpoint import (
     TrainedModel,
     checkpoint_name,
     load_model,
-    load_pretrained,
+    load_shipped,
+    shipped_models,
     versions,
     write_json,
 )
@@ -110,8 +110,8 @@ def open_run(run: Path | str, device: torch.device | str = "cpu") -> TrainedMode
     path = Path(run)
     if path.is_file():
         return load_model(path, device)
-    if not path.exists() and (data_dir() / str(run) / checkpoint_name()).is_file():
-        return load_pretrained(str(run), device)
+    if not path.exists() and str(run) in shipped_models():
+        return load_shipped(str(run), device)
     files = [path / checkpoint_name(score) for score in ("validation", "mae")]
     found = next((file for file in files if file.is_file()), None)
     if found is None:

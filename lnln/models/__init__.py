@@ -13,6 +13,7 @@ from typing import Any
 
 from lnln.data.errors import SettingsError
 from lnln.models.method import Method, ModelConfig
+from lnln.models.own import is_own, refuse_lacking
 
 #: Where each method stands, in the order of the paper's tables; then those since 2024.
 METHODS = {
@@ -49,7 +50,7 @@ def method_class(name: str) -> type[Method]:
         name: a key of `METHODS`, or "module:Class" for one of your own.
 
     Raises:
-        SettingsError: there is none, or it is no `Method`.
+        SettingsError: there is none, it is no `Method`, or it lacks something.
     """
     place = METHODS.get(name, name)
     module, colon, attribute = place.partition(":")
@@ -64,9 +65,16 @@ def method_class(name: str) -> type[Method]:
     try:
         found: Any = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
-        raise SettingsError(f"method {name!r} cannot be imported ({error})") from error
+        raise SettingsError(
+            f"method {name!r} cannot be imported ({error}); start where {module}.py "
+            "lies, or install it"
+        ) from error
     if not (isinstance(found, type) and issubclass(found, Method)):
-        raise SettingsError(f"{name!r} is no lnln.models.method.Method")
+        raise SettingsError(
+            f"{name!r} is no lnln.models.method.Method; derive the class from it"
+        )
+    if is_own(name):
+        refuse_lacking(found, name)
     return found
 
 

@@ -25,6 +25,8 @@ from lnln.data.opening import Source, open_source
 from lnln.evaluation import sweep as ev
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
+from lnln.models import method_class
+from lnln.models.own import sources_of
 from lnln.training.checkpoint import write_tensors
 from lnln.training.devices import resolve_device
 from lnln.training.loop import train
@@ -232,7 +234,12 @@ def _spread(cells: Sequence[Cell], address: str) -> Iterator[Path]:
     A cell whose worker dies is given to another one, which goes on from its last epoch.
     """
     distributed = _distributed()
+    # A class of the user's own lies where the command was given, not on the workers.
+    kinds = {method_class(cell.preset.model.method) for cell in cells}
+    files = dict.fromkeys(file for kind in kinds for file in sources_of(kind))
     with distributed.Client(address) as client:
+        for file in files:
+            client.upload_file(str(file))
         futures = [
             client.submit(run_cell, cell, key=str(cell.folder), pure=False)
             for cell in cells

@@ -11,11 +11,11 @@ from lnln.data.batch import Batch, DataError, Dataset
 from lnln.data.opening import open_data, recorded_reading
 from lnln.data.simulated.lexicon import transcripts
 from lnln.models.lnln import LNLN
+from lnln.sharing.hub import from_pretrained
 from lnln.training.checkpoint import (
     CheckpointError,
     TrainedModel,
     load_model,
-    load_pretrained,
 )
 from lnln.training.devices import resolve_device
 
@@ -108,7 +108,7 @@ def open_study(
                 f"the shipped model fits {STORED} only; train one (lnln train --data "
                 f"{source} --out runs/mine) and give its folder as `run`"
             )
-        return Study(data, load_pretrained(device=where), stored=True)
+        return Study(data, from_pretrained(device=where), stored=True)
     model = load_model(Path(run) / "model.safetensors", where)
     reading = recorded_reading(model.provenance, source)
     data = open_data(source, reading=reading)

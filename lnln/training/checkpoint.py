@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lnln.data.batch import Batch, DataError, Standardizer, batches_by_length
-from lnln.data.errors import UserError
+from lnln.data.errors import SettingsError, UserError
 from lnln.data.files import atomic_path, data_dir, sha256_of
 from lnln.missing.erasing import Uniforms, erase
 from lnln.models import build_model
@@ -304,6 +304,8 @@ def load_model(path: Path | str, device: torch.device | str = "cpu") -> TrainedM
                 *(tensors[f"standardizer.{name}"] for name in _STATISTICS)
             )
         provenance = header["provenance"]
+    except SettingsError as error:  # its method is not there
+        raise CheckpointError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: its contents do not fit this version of lnln ({error}); "
@@ -348,27 +350,27 @@ def selected_checkpoints(selection: str, scheme: str) -> dict[str, str]:
     return {m: checkpoint_name(owner.get(m, m)) for m in metrics}
 
 
-def load_pretrained(
-    name: str = "mini", device: torch.device | str = "cpu"
-) -> TrainedModel:
-    """The checkpoint that ships with the book, trained on simulated data.
+def shipped_models() -> list[str]:
+    """Names of the trained models that come with the book."""
+    sums = data_dir().glob("*/SHA256SUMS")
+    return sorted(
+        path.parent.name for path in sums if (path.parent / "record.json").is_file()
+    )
+
+
+def load_shipped(name: str, device: torch.device | str = "cpu") -> TrainedModel:
+    """A model that comes with the book, trained on simulated data.
 
     Args:
-        name: "mini".
-        device: where to put it; see `resolve_device`.
-
-    Returns:
-        `TrainedModel`, ready to predict.
+        name: one of `shipped_models()`, such as "mini".
+        device: see `resolve_device`.
 
     Raises:
-        CheckpointError: no such checkpoint, or its SHA-256 is not the recorded one.
+        CheckpointError: its SHA-256 is not the recorded one.
+        SettingsError: this machine has no such device.
     """
-    folder = data_dir() / name
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        shipped = sorted(p.parent.name for p in data_dir().glob("*/model.safetensors"))
-        raise CheckpointError(f"no shipped checkpoint {name!r}; there are {shipped}")
-    expected = (folder / "SHA256SUMS").read_text("utf-8").split()[0]
+    path = data_dir() / name / checkpoint_name()
+    expected = (path.parent / "SHA256SUMS").read_text("utf-8").split()[0]
     if (found := sha256_of(path)) != expected:
         raise CheckpointError(
             f"{path}: SHA-256 is {found}, not {expected}; restore it with git checkout"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lnln.data.errors import SettingsError
 from lnln.models import method_class
 from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.lnln import LNLNConfig
@@ -330,7 +329,7 @@ def preset_for(method: str, name: str) -> Preset:
         name: "mini", "mosi", "mosei" or "sims".
 
     Raises:
-        SettingsError: an unknown method.
+        SettingsError: an unknown method, or one that lacks something.
     """
     base = PRESETS[name]
     if method == LNLNConfig.method:
@@ -343,9 +342,4 @@ def preset_for(method: str, name: str) -> Preset:
         if field != "method"
     }
     model = method_class(method).config_type(**(sizes | own))
-    if model.method != method:
-        raise SettingsError(
-            f"the configuration of {method} says method = {model.method!r}, by which "
-            f"its runs could not be found again; write method = {method!r} there"
-        )
     return Preset(f"{name}-{method}", model, base.loss, replace(train, **training))

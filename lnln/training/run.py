@@ -18,6 +18,7 @@ from lnln.models import build_model
 from lnln.models.blocks.encoder import EncoderConfig, architecture_of
 from lnln.models.lnln import LNLN
 from lnln.models.method import Method, Recipe
+from lnln.models.own import is_own, try_out
 from lnln.models.released import Padding
 from lnln.training.checkpoint import (
     CheckpointError,
@@ -102,6 +103,7 @@ def start_run(
         CheckpointError: the folder holds a run and resume is False, or its settings
             or data differ.
         DataError: the encoder has another vocabulary than the data.
+        SettingsError: a method of one's own gives what cannot be trained on.
     """
     torch.manual_seed(stream_seed(preset.train.seed, "weights"))
     model = build_model(preset.model).to(where)
@@ -109,6 +111,9 @@ def start_run(
         TrainedModel(model, preset, None, {}).check(
             split.batch, f"{dataset.source}, split {name!r}"
         )
+    if is_own(preset.model.method):
+        two = dataset.train.batch.select(torch.arange(2)).to(where)
+        try_out(model, model.trim(two))
     recipe = model.recipe(preset.train)
     kind = torch.optim.Adam if recipe.coupled else torch.optim.AdamW
     groups = [dict(group) for group in recipe.groups]

@@ -23,10 +23,10 @@ from lnln import (
     split_uniforms,
     train,
 )
-from lnln.evaluation.export import export_onnx
 from lnln.missing.corruption import CORRUPTIONS
 from lnln.missing.erasing import fixed_rates
 from lnln.models.blocks.encoder import EncoderConfig
+from lnln.sharing.export import export_onnx
 from lnln.training.checkpoint import TrainedModel
 from lnln.training.loop import TrainingError
 from lnln.training.run import start_run

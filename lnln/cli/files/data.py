@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 
 from lnln.cli import Subparsers
-from lnln.cli.report import describe, said
 from lnln.cli.train import add_reading_options, reading_of, seed_number
 from lnln.data.batch import DataError
 from lnln.data.mmsa.reader import convert, read_mmsa, record_path, write_mmsa
 from lnln.data.simulated.corpus import simulate
+from lnln.evaluation.describe import describe, said
 
 _FILE_HELP = "pickle file of features (never executed), see data/README.md"
 

@@ -6,8 +6,8 @@ compared with PyTorch before it appears under its name.
 
 Outputs, in this order: `sentiment` (B,), the answer as a number, of a distribution its
 mean; from a model that answers with a distribution `probabilities` (B, K) of the label
-values, which the file's metadata list as JSON under "label_values"; `completeness`
-(B,), w.
+values, which the file's metadata list as JSON under "label_values"; from LNLN
+`completeness` (B,), w.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 
 from lnln.data.batch import CLS, SEP, Batch, SpecialTokens
-from lnln.data.errors import MissingPackageError, SettingsError
+from lnln.data.errors import MissingPackageError, UserError
 from lnln.data.files import atomic_path
 from lnln.models import build_model
 from lnln.models.blocks.answers import label_values
-from lnln.models.lnln import LNLN, LNLNConfig
+from lnln.models.method import ModelConfig
 from lnln.training.checkpoint import TrainedModel, keeping_random_state
 
 #: Largest difference to PyTorch with which a file is accepted.
@@ -46,8 +46,8 @@ INPUTS = (
 )
 
 
-class ExportError(RuntimeError):
-    """The written file does not compute what the model computes."""
+class ExportError(UserError, RuntimeError):
+    """A model cannot be written, or the file does not compute what it computes."""
 
 
 class _Reader(nn.Module):
@@ -58,8 +58,6 @@ class _Reader(nn.Module):
 
     def __init__(self, trained: TrainedModel) -> None:
         super().__init__()
-        if not isinstance(trained.model, LNLN):
-            raise SettingsError("only LNLN can be exported")
         architecture = trained.model.text_encoder.architecture()
         with keeping_random_state():
             self.net = build_model(trained.model.config, architecture, plain=True)
@@ -78,7 +76,7 @@ class _Reader(nn.Module):
         outputs = {
             "sentiment": output.sentiment,
             "probabilities": output.probabilities,
-            "completeness": output.completeness,
+            "completeness": getattr(output, "completeness", None),
         }
         return {name: x for name, x in outputs.items() if x is not None}
 
@@ -95,7 +93,8 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
 
     Raises:
         MissingPackageError: onnx, onnxscript or onnxruntime is missing.
-        ExportError: that difference is above `TOLERANCE`.
+        ExportError: that difference is above `TOLERANCE`, or the method does something
+            that cannot be written for free lengths.
     """
     try:
         import onnx
@@ -105,7 +104,7 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
         raise MissingPackageError(f"{error}; run pip install 'lnln[export]'") from error
     path = Path(path)
     reader = copy.deepcopy(_Reader(trained)).cpu().eval()
-    config = trained.preset.lnln
+    config = trained.preset.model
     count = torch.export.Dim("batch", min=1, max=1 << 16)
     sizes = {
         "tokens": torch.export.Dim("words", min=3, max=config.text_length),
@@ -119,23 +118,11 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
     with torch.no_grad():
         outputs = reader(*example)
     with atomic_path(path) as draft:
-        with torch.no_grad(), _quiet():
-            program = torch.onnx.export(
-                reader,
-                example,
-                dynamo=True,
-                external_data=False,
-                dynamic_shapes=(dynamic,),
-                input_names=list(INPUTS),
-                output_names=list(outputs),
-                custom_translation_table={torch.ops.aten.squeeze.dim: _squeeze},
-            )
-            assert program is not None  # only the other exporter gives None
-            model = _bare(program.model_proto)
-            if "probabilities" in outputs:
-                values = label_values(outputs["probabilities"].double()).tolist()
-                onnx.helper.set_model_props(model, {"label_values": json.dumps(values)})
-            onnx.save(model, draft)
+        model = _bare(_written(reader, example, dynamic, list(outputs), config.method))
+        if "probabilities" in outputs:
+            values = label_values(outputs["probabilities"].double()).tolist()
+            onnx.helper.set_model_props(model, {"label_values": json.dumps(values)})
+        onnx.save(model, draft)
         session = onnxruntime.InferenceSession(draft)
         worst = 0.0
         for number, length in ((1, 3), (4, config.text_length), (7, 9)):
@@ -145,6 +132,36 @@ def export_onnx(trained: TrainedModel, path: Path | str) -> float:
         if not worst <= TOLERANCE:
             raise ExportError(f"{path}: differs from PyTorch by {worst:.1e}")
     return worst
+
+
+def _written(
+    reader: _Reader,
+    example: tuple[Tensor, ...],
+    dynamic: tuple[Any, ...],
+    outputs: list[str],
+    method: str,
+) -> Any:
+    """The ONNX program; what a method does may be more than ONNX can say."""
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.onnx.export(
+                reader,
+                example,
+                dynamo=True,
+                external_data=False,
+                dynamic_shapes=(dynamic,),
+                input_names=list(INPUTS),
+                output_names=outputs,
+                custom_translation_table={torch.ops.aten.squeeze.dim: _squeeze},
+            )
+    except Exception as error:  # of whatever kind: the exporter has many
+        told = str(error.__cause__ or error).strip().split("\n")[0]
+        raise ExportError(
+            f"{method} cannot be written as ONNX ({told}); forward must do the same "
+            "for all lengths: no sizes that depend on the data, no packed sequences"
+        ) from error
+    assert program is not None  # only the other exporter gives None
+    return program.model_proto
 
 
 def _apart(reader: _Reader, session: Any, inputs: tuple[Tensor, ...]) -> float:
@@ -169,7 +186,7 @@ def _squeeze(x: Any, dim: int) -> Any:
     return opset18.Identity(x) if wide else opset18.Squeeze(x, axes)
 
 
-def _example(config: LNLNConfig, count: int, length: int) -> tuple[Tensor, ...]:
+def _example(config: ModelConfig, count: int, length: int) -> tuple[Tensor, ...]:
     """Random utterances with lengths from the shortest to `length` or the model's."""
     generator = torch.Generator().manual_seed(count)
     lengths = torch.linspace(length, 3, count).long()
