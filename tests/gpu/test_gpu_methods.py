@@ -21,12 +21,12 @@ from lnln import (
     load_model,
     split_uniforms,
     train,
-    training,
     training_rates,
 )
 from lnln.evaluation.sweep import mean_by_rate
 from lnln.models import TITLES
 from lnln.models.method import Step
+from lnln.training import loop
 from lnln.training.checkpoint import read_tensors
 from lnln.training.presets import preset_for
 from lnln.training.run import start_run
@@ -120,7 +120,7 @@ def first_losses(method: str, dataset: Dataset, folder: Path, name: str) -> list
         )
         for group in run.optimizer.param_groups:
             group["lr"] = 1e-3
-        found.append(training._step(run, item, 1.0)["total"].item())
+        found.append(loop._step(run, item, 1.0)["total"].item())
     return found
 
 
@@ -149,15 +149,15 @@ def test_a_killed_run_ends_with_the_weights_of_an_unbroken_one(
 ) -> None:
     preset, whole, broken = short(method, 3), tmp_path / "whole", tmp_path / "broken"
     train(preset, dataset, whole, device=device, progress=False)
-    step = training._step
+    step = loop._step
 
     def dies(run: Any, item: Step, *rest: Any) -> Any:
-        if (item.epoch, item.step) == (2, 1):
+        if (item.epoch, item.number) == (2, 1):
             raise KeyboardInterrupt
         return step(run, item, *rest)
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(training, "_step", dies)
+        patched.setattr(loop, "_step", dies)
         train(preset, dataset, broken, device=device, progress=False)
     train(preset, dataset, broken, resume=True, device=device, progress=False)
     one, two = weights(whole), weights(broken)
