@@ -85,6 +85,7 @@ lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tests/gpu
 	$(BIN)/lint-imports
 
 clean:  ## delete what was built (not .venv)
