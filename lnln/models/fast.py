@@ -45,6 +45,11 @@ M = TypeVar("M", bound=nn.Module)
 #: wants few and large groups (its numbers are an estimate, not a measurement).
 GROUPS = {"cpu": (512, 4096), "cuda": (16384, 1 << 22)}
 
+#: So few corruptions share too little to be worth a pass for each utterance: of the
+#: shipped model on one CPU thread, 400 utterances take 0.18 s instead of 0.86 s under
+#: one corruption, 0.36 s instead of 0.93 s under two.
+FEW = 2
+
 
 def fast(model: M) -> M:
     """Let a model compute the same numbers with less work.
@@ -265,6 +270,8 @@ class _FastLNLN(LNLN):
         self, complete: Batch, corruptions: Sequence[Erased]
     ) -> tuple[Tensor, Tensor]:
         """As `Method.predict_corruptions`, with the work shared between corruptions."""
+        if len(corruptions) <= FEW:
+            return super().predict_corruptions(complete, corruptions)
         lengths = complete.token_lengths.repeat(len(corruptions))
         tokens = torch.cat([erased.batch.tokens for erased in corruptions])
         mask = valid_positions(lengths, tokens.shape[1])
