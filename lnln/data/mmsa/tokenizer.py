@@ -101,7 +101,7 @@ def _has_files(name: str) -> bool:
 
 def _fetch(name: str, local: bool) -> Any:
     # Imported late: transformers takes seconds to load.
-    from transformers import AutoTokenizer, BertTokenizerFast
+    from transformers import AutoTokenizer, BertTokenizer
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
@@ -110,7 +110,7 @@ def _fetch(name: str, local: bool) -> Any:
         loaded: Any
         if name == SIMULATED and not Path(name).is_dir():
             folder = str(data_dir() / "corpus")
-            loaded = BertTokenizerFast.from_pretrained(folder, local_files_only=True)
+            loaded = BertTokenizer.from_pretrained(folder, local_files_only=True)
         else:
             loaded = AutoTokenizer.from_pretrained(name, local_files_only=local)
         # From a configuration alone, transformers makes one that knows no word.
