@@ -193,8 +193,8 @@ def test_every_way_to_name_a_run(tmp_path):
         lnln.open_run("nobody")
 
 
-def test_other_widths_are_refused(write):
-    wide = torch.ones(COUNT, 48, 17)
+def test_other_widths_are_refused(write, clips):
+    wide = clips.test.batch.mask("a")[..., None].float().expand(-1, -1, 17)
     features = described(columns=[], extractor="plain")
     path = write(features, audio=wide)
     with pytest.raises(DataError) as caught:

@@ -14,6 +14,7 @@ from test_model import TINY, build, make_batch
 from torch import Tensor
 from transformers import BertConfig
 
+import lnln.missing.corruption
 import lnln.training.loop
 from lnln.data.batch import MODALITIES, SEP, UNK, Batch, Dataset, Split
 from lnln.data.simulated.corpus import simulate
@@ -241,14 +242,14 @@ def epochs_of_masks(
 ) -> tuple[list[Kept], Tensor]:
     """Per epoch the kept positions by utterance; all nominal completenesses."""
     seen: list[tuple[Batch, Erased]] = []
-    original = lnln.training.loop.erase
+    original = lnln.missing.corruption.erase
 
     def spy(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
         erased = original(batch, rates, uniforms)
         seen.append((batch, erased))
         return erased
 
-    patch.setattr(lnln.training.loop, "erase", spy)
+    patch.setattr(lnln.missing.corruption, "erase", spy)
     run(released_preset(**changes), dataset, folder)
     epochs: list[Kept] = []
     for part in (seen[:3], seen[3:]):
@@ -289,13 +290,13 @@ def test_released_runs_share_uniforms_and_differ_in_rates(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found: list[tuple[Tensor, Uniforms]] = []
-    original = lnln.training.loop.erase
+    original = lnln.missing.corruption.erase
 
     def spy(batch: Batch, rates: Tensor, uniforms: Uniforms) -> Erased:
         found.append((rates, uniforms))
         return original(batch, rates, uniforms)
 
-    monkeypatch.setattr(lnln.training.loop, "erase", spy)
+    monkeypatch.setattr(lnln.missing.corruption, "erase", spy)
     for seed in (1, 2):
         folder = tmp_path / str(seed)
         run(released_preset(seed=seed, batch_size=24, epochs=1), dataset, folder)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import lnln.missing.corruption
 import lnln.training.loop
 from lnln import PRESETS, simulate, train
 from lnln.missing.corruption import CORRUPTIONS
@@ -31,8 +32,8 @@ def test_what_is_drawn_in_training_comes_from_streams_apart(
 ) -> None:
     seen: dict[str, list[int]] = {}
 
-    def spy(name: str, purpose: str) -> None:
-        original = getattr(lnln.training.loop, name)
+    def spy(module: Any, name: str, purpose: str) -> None:
+        original = getattr(module, name)
 
         def watched(*args: Any, **kwargs: Any) -> Any:
             (generator,) = (a for a in args if isinstance(a, torch.Generator))
@@ -42,7 +43,7 @@ def test_what_is_drawn_in_training_comes_from_streams_apart(
             seen.setdefault(own, []).append(generator.initial_seed())
             return original(*args, **kwargs)
 
-        monkeypatch.setattr(lnln.training.loop, name, watched)
+        monkeypatch.setattr(module, name, watched)
 
     def watched_order(*args: Any, generator: torch.Generator) -> Tensor:
         seen.setdefault("order", []).append(generator.initial_seed())
@@ -50,12 +51,14 @@ def test_what_is_drawn_in_training_comes_from_streams_apart(
         return original_order(*args, generator=generator)
 
     original_order = torch.randperm
-    for name, purpose in (
-        ("replace_words", "words"),
-        ("training_rates", "rates"),
-        ("draw_uniforms", "masks"),
+    loop, corruption = lnln.training.loop, lnln.missing.corruption
+    for module, name, purpose in (
+        (corruption, "replace_words", "words"),
+        (corruption, "training_rates", "words"),
+        (loop, "training_rates", "rates"),
+        (loop, "draw_uniforms", "masks"),
     ):
-        spy(name, purpose)
+        spy(module, name, purpose)
     monkeypatch.setattr(lnln.training.loop.torch, "randperm", watched_order)
     preset = with_train(PRESETS["mini"], epochs=2, batch_size=32, masks=masks)
     train(preset, simulate("mini", 1, 64), tmp_path, device="cpu", progress=False)

@@ -34,8 +34,9 @@ def present(batch: Batch, modality: str) -> Tensor:
 
 def missing_before(batch: Batch, modality: str) -> Tensor:
     """(B, T_m) bool: gaps of the recording; none where the data do not tell them."""
-    here = erasable(batch, modality) & ~present(batch, modality)
-    return here if batch.gaps else torch.zeros_like(here)
+    if not batch.gaps:
+        return torch.zeros_like(batch.mask(modality))
+    return erasable(batch, modality) & ~present(batch, modality)
 
 
 def counts(batch: Batch) -> tuple[Tensor, Tensor]:
