@@ -15,6 +15,7 @@ from sphinx.application import Sphinx
 
 from lnln.evaluation.tables import NAMES
 
+PRINTED = NAMES | {"missing_rate": "r"}
 TABLE = re.compile(r'<table[^>]*class="dataframe".*?</table>', re.DOTALL)
 NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[±%].*)?|–")
 
@@ -32,26 +33,27 @@ def printed_table(markup: str) -> str:
     table.attrib = {"class": "dataframe"}
     for cell in (c for c in table.iter() if c.tag in ("th", "td")):
         text = (cell.text or "").strip()
-        cell.text = "–" if text in ("NaN", "None") else NAMES.get(text, text)
+        cell.text = "–" if text in ("NaN", "None") else PRINTED.get(text, text)
     head, body = table.find("thead"), table.find("tbody")
     assert head is not None and body is not None
-    _join_names(head)
+    levels = sum(cell.tag == "th" for cell in body[0])
+    _join_names(head, levels)
     _mark_texts(head, body)
     text = ET.tostring(table, encoding="unicode")
     return f'<div class="table-frame">{text}</div>'
 
 
-def _join_names(head: ET.Element) -> None:
+def _join_names(head: ET.Element, levels: int) -> None:
     """Move the names of the index from a row of their own to the others."""
     rows = list(head)
     if len(rows) < 2:
         return
     above, last = list(rows[-2]), [cell.text for cell in rows[-1]]
-    levels = next((i for i, name in enumerate(last) if not name), len(last))
-    if levels and not any(last[levels:]):
-        # What stood there is the name of the columns; their values tell it.
+    if any(last[:levels]) and not any(last[levels:]):
         for cell, name in zip(above, last[:levels], strict=False):
-            cell.text = name
+            across = cell.text if cell.text not in ("", "metric") else None
+            cell.text = f"{name} ↓ {across} →" if across else name
+            cell.set("class", "text")
         head.remove(rows[-1])
 
 
@@ -60,8 +62,8 @@ def _mark_texts(head: ET.Element, body: ET.Element) -> None:
     rows = [[cell for cell in row if cell.tag == "td"] for row in body]
     for place, column in enumerate(zip(*rows, strict=True)):
         if not all(NUMBER.fullmatch(cell.text or "") for cell in column):
-            names = list(head[-1])[place - len(rows[0])]
-            for cell in (*column, names):
+            names = list(head[-1])[-len(rows[0]) :]
+            for cell in (*column, *names[place : place + 1]):
                 cell.set("class", "text")
 
 
