@@ -326,7 +326,7 @@ def batches_by_length(batch: Batch, size: int) -> Iterator[Tensor]:
 
     Args:
         batch: the utterances.
-        size: utterances a batch; the last one may be smaller.
+        size: utterances per batch; the last one may be smaller.
 
     Yields:
         (size,) int64 CPU indices; together each utterance once.

@@ -336,7 +336,7 @@ def mean_by_rate(
         available: which modalities were available.
 
     Returns:
-        A line a rate, a column a method, in the order of the scores.
+        A line per rate, a column per method, in the order of the scores.
     """
     used = (scores["metric"] == metric) & (scores["available"] == available)
     means = scores[used].groupby(["method", "rate"], sort=False)["value"].mean()

@@ -99,7 +99,7 @@ def scores_of(
         trained_with = ev.load_record(path)["preset"]["train"]["modalities"]
         own = ~scores["method"].isin(ev.REFERENCES)
         scores.loc[own, "method"] = title_of(path, titles)
-        # All that a model was trained with (Table 6) is all there is for it.
+        # A model trained without a modality (Table 6) counts as having all of its own.
         everything = own & (scores["available"] == "".join(trained_with))
         scores.loc[everything, "available"] = "lav"
         parts.append(scores)
@@ -113,12 +113,12 @@ def over_rates(scores: pd.DataFrame) -> pd.Series:
 
 
 def by_rate(scores: pd.DataFrame) -> pd.Series:
-    """A line a rate, as in Tables 9 and 10."""
+    """A line per rate, as in Tables 9 and 10."""
     return scores["rate"].map("r = {:.1f}".format).where(over_rates(scores).notna())
 
 
 def by_subset(scores: pd.DataFrame) -> pd.Series:
-    """A line a subset of complete modalities, as in Tables 11 to 14."""
+    """A line per subset of complete modalities, as in Tables 11 to 14."""
     names = {"l": "language", "a": "audio", "v": "vision"}
     lines = {"".join(s): " + ".join(names[m] for m in s) for s in MODALITY_SUBSETS}
     return scores["available"].map(lines).where(scores["rate"] == 0.0)
@@ -170,7 +170,7 @@ def metric_columns(
         spread: "std_training" or "std_masks", told where there are several seeds.
 
     Returns:
-        A column a metric; the index is the method, below a "setting" where there are
+        A column per metric; the index is the method, below a "setting" where there are
         several.
     """
     told = means[spread].map(" ± {:.3f}".format).where(means[spread].notna(), "")

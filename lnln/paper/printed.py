@@ -25,7 +25,7 @@ def printed(table: int, dataset: str) -> pd.DataFrame:
 
 
 def side_by_side(cells: pd.DataFrame) -> pd.DataFrame:
-    """A printed table with a column a metric.
+    """A printed table with a column per metric.
 
     Args:
         cells: from `printed`.

@@ -127,7 +127,7 @@ def presets_of(
 
 
 def plan(cells: list[Cell], dataset: Dataset) -> list[str]:
-    """What a grid would do: a line a run, and the sum.
+    """What a grid would do: a line per run, and the sum.
 
     Args:
         cells: from `grid.cells_of`.

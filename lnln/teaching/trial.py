@@ -31,7 +31,7 @@ class Trial(Study):
 
     Attributes:
         scores: over missing rates, in tidy form, one mask seed.
-        history: one entry an epoch, as in the run's record.
+        history: one entry per epoch, as in the run's record.
         state: tensors of the training besides the weights, by name, such as the
             "memory.…" of methods that generate labels.
     """

@@ -83,7 +83,7 @@ class TETFN(LabelGenerating):
         self.text_from_vision = self._encoder(d, 2, by_vision)
         self.audio_from_text = self._encoder(d, 2, by_text)
         self.vision_from_text = self._encoder(d, 2, by_text)
-        # Of the source first: it asks the text before the target asks it.
+        # Before audio asks vision, vision has asked the text; and the other way round.
         self.vision_with_text = self._encoder(d, 1, by_text, positions=True)
         self.audio_from_vision = self._encoder(d, 2, by_text, positions=True)
         self.audio_with_text = self._encoder(d, 1, by_text, positions=True)

@@ -79,7 +79,7 @@ class TFRNetConfig(ModelConfig):
 
 
 class GatedFusion(nn.Module):
-    """A gated bidirectional GRU and a maximum over time: one vector a modality.
+    """A gated bidirectional GRU and a maximum over time: one vector per modality.
 
     Args:
         input_width: 3 d. state: g_m. dropout: of the result.

@@ -114,7 +114,7 @@ def _label(field: Field, i: int, value: object) -> list[float]:
 
 
 def split_of_records(field: Field, records: object) -> dict[str, object]:
-    """Turn a list of dicts, one an utterance, into a split of lists by key.
+    """Turn a list of dicts, one per utterance, into a split of lists by key.
 
     Args:
         field: for messages.
