@@ -44,16 +44,20 @@ def printed_table(markup: str) -> str:
 
 
 def _join_names(head: ET.Element, levels: int) -> None:
-    """Move the names of the index from a row of their own to the others."""
-    rows = list(head)
-    if len(rows) < 2:
-        return
-    above, last = list(rows[-2]), [cell.text for cell in rows[-1]]
-    if any(last[:levels]) and not any(last[levels:]):
-        for cell, name in zip(above, last[:levels], strict=False):
-            across = cell.text if cell.text not in ("", "metric") else None
-            cell.text = f"{name} ↓ {across} →" if across else name
+    """Put the names of the index beside those of the columns."""
+    for cell in head.iter("th"):
+        cell.text = re.sub(" (?=[(%])", "\u00a0", cell.text or "")
+        cell.text = cell.text.replace("-", "\u2011")  # no break within "Acc-7"
+    for row in head:
+        for cell in list(row)[:levels]:
             cell.set("class", "text")
+            # What the columns are, where their names tell it anyway.
+            cell.text = "" if cell.text == "metric" else cell.text
+    rows = list(head)
+    last = [cell.text for cell in rows[-1]]
+    if len(rows) > 1 and any(last[:levels]) and not any(last[levels:]):
+        for cell, name in zip(rows[-2], last[:levels], strict=False):
+            cell.text = f"{name} ↓ {cell.text} →" if cell.text else name
         head.remove(rows[-1])
 
 

@@ -126,6 +126,14 @@ class Equation(SphinxDirective):
         return [nodes.literal_block(code, code, language="python")]
 
 
+def _keep_colons(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: Any
+) -> None:
+    """Keep what stands before a colon from being taken for a type."""
+    if what in ("attribute", "data", "property") and lines:
+        lines.insert(0, "\\")  # which shows nothing
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Register the directives.
 
@@ -137,4 +145,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """
     app.add_directive("room", Room)
     app.add_directive("equation", Equation)
+    app.connect("autodoc-process-docstring", _keep_colons, priority=400)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
