@@ -88,7 +88,7 @@ class ExerciseList(SphinxDirective):
     """List the exercises of all chapters, in reading order."""
 
     def run(self) -> list[nodes.Node]:
-        """Return a bullet list with one item a chapter."""
+        """Return a bullet list with one item per chapter."""
         listing = nodes.bullet_list()
         for path in sorted((Path(self.env.srcdir) / "book").glob("*.ipynb")):
             self.env.note_dependency(str(path))
@@ -148,7 +148,7 @@ class PaperItems(SphinxDirective):
     """List the tables and figures of the paper."""
 
     def run(self) -> list[nodes.Node]:
-        """Return a table with one row an exhibit."""
+        """Return a table with one row per exhibit."""
         lines = []
         for name, exhibit in EXHIBITS.items():
             title = name[:-1] if name[-2].isalpha() else name[:-2]
@@ -173,7 +173,7 @@ class PaperCost(SphinxDirective):
     """Show what one run of each method takes with the paper's settings."""
 
     def run(self) -> list[nodes.Node]:
-        """Return a table with one row a method."""
+        """Return a table with one row per method."""
         table = pd.DataFrame(
             {
                 name.upper(): {
@@ -206,7 +206,7 @@ class GpuSpeed(SphinxDirective):
     """Show what was measured on a GPU."""
 
     def run(self) -> list[nodes.Node]:
-        """Return a table with one row a measurement."""
+        """Return a table with one row per measurement."""
         path = data_dir() / "benchmarks" / "gpu.csv"
         self.env.note_dependency(str(path))
         return self.parse_text_to_nodes(speed_table(path))

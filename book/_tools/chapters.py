@@ -196,7 +196,7 @@ def problems(path: Path) -> Iterator[str]:
         path: the chapter's file.
 
     Yields:
-        One sentence a problem.
+        One sentence per problem.
     """
     stored = path.read_text("utf-8")
     notebook = nbformat.reads(stored, nbformat.NO_CONVERT)
@@ -223,7 +223,7 @@ def cell_problems(cell: NotebookNode) -> Iterator[str]:
         cell: a cell of any type.
 
     Yields:
-        One sentence a problem, without its subject.
+        One sentence per problem, without its subject.
     """
     if cell.cell_type != "code":
         return

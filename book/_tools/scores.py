@@ -24,7 +24,7 @@ def scores(folder: Path, by_mask: bool) -> pd.DataFrame:
 
     Args:
         folder: of the run.
-        by_mask: a row a mask seed instead of a row a rate.
+        by_mask: a row per mask seed instead of a row per rate.
 
     Returns:
         The columns "run", "seed", "corruption", "metric", "rate" or

@@ -2,8 +2,7 @@
 
 A `Batch` holds tensors only and is what models see; a `Split` adds what people
 read (ids, transcripts); a `Dataset` holds the three splits and where they came
-from. `lnln.data.simulated.corpus` and `lnln.data.mmsa.reader` produce them, nothing
-else does.
+from. `lnln.data.simulated.corpus` and `lnln.data.mmsa.reader` produce them.
 """
 
 from __future__ import annotations
@@ -335,7 +334,7 @@ def batches_by_length(batch: Batch, size: int) -> Iterator[Tensor]:
 
     Args:
         batch: the utterances.
-        size: utterances a batch; the last one may be smaller.
+        size: utterances per batch; the last one may be smaller.
 
     Yields:
         (size,) int64 CPU indices; together each utterance once.

@@ -23,6 +23,20 @@ from lnln.training.scoring.metrics import METRICS
 _BOOTSTRAP = 2000
 _ESCAPED = str.maketrans({"_": r"\_", "%": r"\%", "±": r"$\pm$"})
 
+#: What metrics are called in print.
+NAMES = {
+    "mae": "MAE",
+    "corr": "Corr",
+    "acc7": "Acc-7",
+    "acc5": "Acc-5",
+    "acc3": "Acc-3",
+    "acc2": "Acc-2",
+    "acc2_neg_pos": "Acc-2, neg./pos.",
+    "acc2_neg_nonneg": "Acc-2, neg./non-neg.",
+    "f1": "F1",
+    "f1_neg_pos": "F1, neg./pos.",
+    "f1_neg_nonneg": "F1, neg./non-neg.",
+}
 #: Names the line of a table that each score belongs to; missing for no line of it.
 Lines = Callable[[pd.DataFrame], pd.Series]
 #: Title and ends of a confidence interval of a difference in error.
@@ -85,7 +99,7 @@ def scores_of(
         trained_with = ev.load_record(path)["preset"]["train"]["modalities"]
         own = ~scores["method"].isin(ev.REFERENCES)
         scores.loc[own, "method"] = title_of(path, titles)
-        # A model trained without a modality (Table 6) counts as having all it knows.
+        # A model trained without a modality (Table 6) counts as having all of its own.
         everything = own & (scores["available"] == "".join(trained_with))
         scores.loc[everything, "available"] = "lav"
         parts.append(scores)

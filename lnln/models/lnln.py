@@ -50,8 +50,8 @@ class LNLNConfig(ModelConfig):
         tokens, width: learnable tokens T of each modality, and the model width d.
         heads, head_width, ffn_width: of all layers but those of the hyper-modality,
             which have `hyper_heads` of width / hyper_heads.
-        embedding_depth, generator_depth, completeness_depth, reconstructor_depth,
-            fusion_depth: Transformer layers of each component.
+        embedding_depth, generator_depth, completeness_depth: their Transformer layers.
+        reconstructor_depth, fusion_depth: likewise.
         scales: of the dominant feature, hence hyper-modality layers.
         dropout: in every layer; the text encoder has its own.
     """

@@ -124,7 +124,7 @@ class TrainedModel:
             batch: N complete utterances in raw units.
             corruptions: per corruption (N, 3) missing rates of language, audio,
                 vision, and the draws of `split_uniforms`.
-            size: corrupted utterances a batch; it does not change what is erased.
+            size: corrupted utterances per batch; it does not change what is erased.
                 Where a GPU's memory does not hold so many, halves are tried.
 
         Returns:

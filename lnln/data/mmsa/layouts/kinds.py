@@ -27,7 +27,7 @@ MMSA, TUPLES, MULT, RECORDS = (
     "MMSA: arrays by key",
     "MISA / MAG-BERT / CMU-SDK: a list of ((words, vision, audio), label, segment)",
     "MulT / MultiBench: text as word vectors, labels (N, 1, 1)",
-    "a list of dicts, one an utterance",
+    "a list of dicts, one per utterance",
 )
 #: What `write_mmsa` adds to the first split, so that a file is read as it was.
 OWN_KEY = "lnln"

@@ -1,0 +1,92 @@
+"""One look for all tables that pandas made, whichever chapter they are in.
+
+The stored outputs stay as the chapters made them. On the pages metrics are
+called as in print, the names of the index stand in the row of the column
+names, texts are told from numbers (the style sheet aligns them), and what is
+missing is a dash.
+"""
+
+import re
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+from lnln.evaluation.tables import NAMES
+
+PRINTED = NAMES | {"missing_rate": "r"}
+TABLE = re.compile(r'<table[^>]*class="dataframe".*?</table>', re.DOTALL)
+NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[±%].*)?|–")
+
+
+def printed_table(markup: str) -> str:
+    """A table of pandas as the book shows it.
+
+    Args:
+        markup: from `DataFrame._repr_html_`, `<table …>` to `</table>`.
+
+    Returns:
+        The same table in a frame that scrolls where the page is narrow.
+    """
+    table = ET.fromstring(markup.replace("&nbsp;", "\u00a0"))
+    table.attrib = {"class": "dataframe"}
+    for cell in (c for c in table.iter() if c.tag in ("th", "td")):
+        text = (cell.text or "").strip()
+        cell.text = "–" if text in ("NaN", "None") else PRINTED.get(text, text)
+    head, body = table.find("thead"), table.find("tbody")
+    assert head is not None and body is not None
+    levels = sum(cell.tag == "th" for cell in body[0])
+    _join_names(head, levels)
+    _mark_texts(head, body)
+    text = ET.tostring(table, encoding="unicode")
+    return f'<div class="table-frame">{text}</div>'
+
+
+def _join_names(head: ET.Element, levels: int) -> None:
+    """Put the names of the index beside those of the columns."""
+    for cell in head.iter("th"):
+        cell.text = re.sub(" (?=[(%])", "\u00a0", cell.text or "")
+        cell.text = cell.text.replace("-", "\u2011")  # no break within "Acc-7"
+    for row in head:
+        for cell in list(row)[:levels]:
+            cell.set("class", "text")
+            # What the columns are, where their names tell it anyway.
+            cell.text = "" if cell.text == "metric" else cell.text
+    rows = list(head)
+    last = [cell.text for cell in rows[-1]]
+    if len(rows) > 1 and any(last[:levels]) and not any(last[levels:]):
+        for cell, name in zip(rows[-2], last[:levels], strict=False):
+            cell.text = f"{name} ↓ {cell.text} →" if cell.text else name
+        head.remove(rows[-1])
+
+
+def _mark_texts(head: ET.Element, body: ET.Element) -> None:
+    """Give columns that hold texts the class "text", their names too."""
+    rows = [[cell for cell in row if cell.tag == "td"] for row in body]
+    for place, column in enumerate(zip(*rows, strict=True)):
+        if not all(NUMBER.fullmatch(cell.text or "") for cell in column):
+            names = list(head[-1])[-len(rows[0]) :]
+            for cell in (*column, *names[place : place + 1]):
+                cell.set("class", "text")
+
+
+def _doctree_read(app: Sphinx, doctree: nodes.document) -> None:
+    for node in doctree.findall(nodes.raw):
+        shown = TABLE.search(node.astext())
+        if node.get("format") == "html" and shown is not None:
+            new = nodes.raw("", printed_table(shown.group()), format="html")
+            node.replace_self(new)
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Register the change.
+
+    Args:
+        app: the running Sphinx application.
+
+    Returns:
+        The extension's metadata.
+    """
+    app.connect("doctree-read", _doctree_read)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

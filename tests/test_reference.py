@@ -1,0 +1,62 @@
+"""The reference pages follow the package, and tables of pandas look as in print."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tools import load_tool
+
+ROOT = Path(__file__).resolve().parents[1]
+reference = load_tool("reference", "_ext")
+printed_table = load_tool("dataframes", "_ext").printed_table
+
+
+def test_the_method_page_has_every_equation_of_the_model() -> None:
+    things = reference.defined(reference.MODEL.read_text("utf-8")).values()
+    computed = set().union(*map(reference.numbers_of, things))
+    page = (ROOT / "book" / "method.md").read_text("utf-8")
+    heads = re.findall(r"^## Equations? (.+?) ?[:(]", page, re.MULTILINE)
+    assert set(re.findall(r"\d+", " ".join(heads))) == computed
+
+
+def test_code_of_an_equation_is_shown_without_its_set_up() -> None:
+    source = reference.MODEL.read_text("utf-8")
+    assert reference.code_of("8", source).startswith("def correct(")
+    shown = reference.code_of("5", source)
+    assert shown.startswith("class CompletenessCheck") and "def forward" in shown
+    assert "__init__" not in shown
+    with pytest.raises(LookupError, match="99"):
+        reference.code_of("99", source)
+
+
+def test_the_api_page_lists_the_rooms_in_the_order_of_the_imports() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    layers = settings["tool"]["importlinter"]["contracts"][0]["layers"]
+    page = (ROOT / "book" / "api.md").read_text("utf-8")
+    rooms = re.findall(r"\{room\} (\w+)", page)
+    allowed = [sorted(re.findall(r"lnln\.(\w+)", layer)) for layer in layers[::-1]]
+    for layer in allowed:
+        assert sorted(rooms[: len(layer)]) == layer
+        del rooms[: len(layer)]
+    assert rooms == []
+
+
+def test_a_table_has_names_as_in_print_and_texts_told_from_numbers() -> None:
+    frame = pd.DataFrame(
+        {"mae": [0.5, None], "kind": ["copied", "own"]},
+        index=pd.Index(["a", "b"], name="method"),
+    )
+    shown = printed_table(
+        re.search("<table.*</table>", frame._repr_html_(), re.DOTALL).group()
+    )
+    head, body = shown.split("<tbody>")
+    assert head.count("<tr") == 1  # the name of the index has no row of its own
+    assert re.findall("<th(?: [^>]*)?>([^<]*)", head) == ["method", "MAE", "kind"]
+    assert re.findall("<td([^>]*)>([^<]*)", body) == [
+        ("", "0.5"),
+        (' class="text"', "copied"),
+        ("", "–"),
+        (' class="text"', "own"),
+    ]
