@@ -25,8 +25,7 @@ from lnln.data.opening import Source, open_source
 from lnln.evaluation import sweep as ev
 from lnln.missing.corruption import file_under
 from lnln.missing.erasing import TEST_RATES
-from lnln.models import method_class
-from lnln.models.own import sources_of
+from lnln.models import method_class, sources_of
 from lnln.training.checkpoint import write_tensors
 from lnln.training.devices import resolve_device
 from lnln.training.loop import train

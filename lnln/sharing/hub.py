@@ -28,7 +28,7 @@ from huggingface_hub.errors import (
 from lnln.data.errors import UserError
 from lnln.data.files import atomic_path
 from lnln.evaluation import sweep as ev
-from lnln.models.own import sources_of
+from lnln.models import sources_of
 from lnln.sharing.card import card_of
 from lnln.sharing.facts import Scored, read_run
 from lnln.training.checkpoint import (

@@ -14,11 +14,10 @@ from torch.optim.swa_utils import AveragedModel
 
 from lnln.data.batch import Dataset, Standardizer
 from lnln.missing.streams import stream_seed
-from lnln.models import build_model
+from lnln.models import build_model, is_own, try_out
 from lnln.models.blocks.encoder import EncoderConfig, architecture_of
 from lnln.models.lnln import LNLN
 from lnln.models.method import Method, Recipe
-from lnln.models.own import is_own, try_out
 from lnln.models.released import Padding
 from lnln.training.checkpoint import (
     CheckpointError,
