@@ -106,9 +106,9 @@ def test_shipped_checkpoint_is_verified(
     folder = tmp_path / "mini"
     folder.mkdir()
     shipped = data_dir() / "mini"
-    for name in ("model.safetensors", "SHA256SUMS"):
+    for name in ("model.safetensors", "record.json", "SHA256SUMS"):
         (folder / name).write_bytes((shipped / name).read_bytes())
-    monkeypatch.setattr("lnln.sharing.hub.data_dir", lambda: tmp_path)
+    monkeypatch.setattr("lnln.training.checkpoint.data_dir", lambda: tmp_path)
     from_pretrained("mini")
     weights = bytearray((folder / "model.safetensors").read_bytes())
     weights[-1] ^= 1

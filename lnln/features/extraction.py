@@ -300,7 +300,8 @@ def _vision_for(clips: Sequence[Clip], vision: Vision | None) -> Vision:
         if listed["openface"]:
             return OpenFace()
         return Table() if listed["table"] else NoPicture()
-    if not listed.get(vision.name, True) and isinstance(vision, (OpenFace, Table)):
+    reads_files = isinstance(vision, (OpenFace, Table))
+    if reads_files and not listed.get(vision.name, True):
         raise SettingsError(
             f"vision {vision.name!r} reads files that the table of clips names; add a "
             f"column {vision.name!r}, or choose another --vision"

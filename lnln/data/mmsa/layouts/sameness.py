@@ -191,7 +191,7 @@ def shifts(
 ) -> list[str]:
     """Compare the columns of new clips with those of the training split.
 
-    Over the available rows, d = |mean - training mean| / training scale and q =
+    Over the available rows, d = ``abs(mean - training mean)`` / training scale and q =
     standard deviation / training scale. Real speakers differ more than one source from
     itself, hence warnings.
 
