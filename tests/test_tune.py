@@ -3,9 +3,6 @@
 import builtins
 import json
 import os
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -185,8 +182,6 @@ def test_what_is_found_trains_and_is_compared(
     assert trained["train"]["clip"] == 0.5 and trained["train"]["epochs"] == 1
     # It stands in a comparison as well; settings of nobody there are refused.
     settings = ["--settings", f"{out}/almt.json"]
-    with pytest.raises(SystemExit):
-        main(["compare", "--settings"])
     compare = ["compare", "--seeds", "1", *QUICK, *settings, "--methods"]
     assert main([*compare, "misa", "--out", str(tmp_path / "grid")]) == 1
     assert "settings of ALMT, which is not compared" in capsys.readouterr().err
@@ -236,26 +231,25 @@ def test_settings_are_changed_by_name_or_refused() -> None:
             with_settings(preset, {name: value})
 
 
-def test_a_method_of_ones_own_is_killed_and_taken_up(tmp_path: Path) -> None:
-    own = WORDS.replace(
+def test_a_method_of_ones_own_says_what_is_searched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = WORDS.replace("my_words", "my_tuned").replace(
         "    config_type = WordsConfig\n",
         "    config_type = WordsConfig\n    tuned = {'pull': (0.1, 1.0, True)}\n",
-    ).replace("width: int = 16", "width: int = 16\n    pull: float = 1.0")
-    (tmp_path / "my_words.py").write_text(own)
-    words = "tune --method my_words:Words --trials 3 --epochs 2 --out out".split()
-    command = [sys.executable, "-m", "lnln", *words, *QUICK]
-    started = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
-    journal = tmp_path / "out" / "my_words.Words.journal"
-    while not journal.exists() and started.poll() is None:
-        time.sleep(0.02)
-    started.kill()
-    started.wait()
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "--method my_words:Words --settings out/my_words.Words.json" in done.stdout
-    table = pd.read_csv(tmp_path / "out" / "my_words.Words.csv")
-    assert list(table["trial"].unique()) == [0, 1, 2]
-    assert 0.1 <= table[table["name"] == "model.pull"]["value"].min() <= 1.0
+    )
+    own = own.replace("width: int = 16", "width: int = 16\n    pull: float = 1.0")
+    (tmp_path / "my_tuned.py").write_text(own)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    command = "tune --method my_tuned:Words --trials 2 --epochs 1 --out out".split()
+    assert main([*command, *QUICK]) == 0
+    table = pd.read_csv(tmp_path / "out" / "my_tuned.Words.csv")
+    pulls = table[table["name"] == "model.pull"]["value"]
+    assert len(set(pulls)) == 2 and pulls.between(0.1, 1.0).all()
+    assert (
+        "model.pull" in read_best(tmp_path / "out" / "my_tuned.Words.json")["settings"]
+    )
 
 
 def test_errors_are_one_line(

@@ -32,8 +32,9 @@ def add_tune(commands: Subparsers) -> None:
         help="search the settings of a method; print the best",
         description="Search learning rates, weight decay, dropout, batch size, moving "
         "average, epochs and the method's own loss weights for the best validation "
-        "MAE. All methods are searched alike, and none starts from its preset. A killed "
-        "search goes on where it was, and ends as one that was not. Writes NAME.csv "
+        "MAE. All methods are searched alike, and none starts from its preset. A "
+        "killed search goes on where it was, and ends as if it had not been. Writes "
+        "NAME.csv "
         "(every trial's settings, curve, score, cost), NAME.json (the best settings, "
         "for lnln train --settings) and NAME.journal (Optuna's study). "
         'Needs pip install "lnln[tune]".',
