@@ -117,11 +117,12 @@ def _tune(options: argparse.Namespace) -> int:
     best = tune(tuning, progress=not options.quiet)
     for setting, value in best["settings"].items():
         print(f"  {setting:24} {value:g}")
+    data = "" if options.data is None else f"--data {options.data} "
     print(
         f"{title_of(method, answer)}: best validation MAE {best['score']:.3f}, trial "
         f"{best['trial'] + 1} of {best['trials']} ({best['pruned']} pruned, "
         f"{best['failed']} failed); {best['cpu_seconds']:.0f} s of CPU in all\n"
-        f"next: lnln train --preset {options.preset} --method {method} "
+        f"next: lnln train --preset {options.preset} {data}--method {method} "
         f"--settings {tuning.path('.json')}"
     )
     return 0
