@@ -24,7 +24,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps -r constraints.txt
 	@# Now only what this platform needs besides is looked for: mostly nothing. Python
 	@# compiles at the first import what is used, a small part of all.
-	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[book,export,features,scale,test]'
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[book,export,features,scale,test,tune]'
 	@touch $@
 
 # Pages are made from a copy: the checkout, with its committed outputs, stays as it is.

@@ -13,12 +13,13 @@ import pandas as pd
 
 from lnln import __version__
 from lnln.cli import Subparsers
-from lnln.cli.compare import add_compare
 from lnln.cli.doctor import add_doctor
 from lnln.cli.files.data import add_data
 from lnln.cli.files.features import add_features
 from lnln.cli.files.predict import add_predict
-from lnln.cli.reproduce import add_reproduce
+from lnln.cli.grids.compare import add_compare
+from lnln.cli.grids.reproduce import add_reproduce
+from lnln.cli.grids.tune import add_tune
 from lnln.cli.sharing import add_sharing
 from lnln.cli.train import (
     add_corruption_option,
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     add_train(commands)
     _add_evaluate(commands)
     add_predict(commands)
+    add_tune(commands)
     add_compare(commands)
     add_reproduce(commands)
     add_sharing(commands)

@@ -17,6 +17,7 @@ from lnln.missing.corruption import CORRUPTIONS
 from lnln.models import METHODS
 from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.method import PARTS, RELEASED_CHOICES, ModelConfig, Variant
+from lnln.paper.tuning.study import read_best
 from lnln.training.devices import is_first
 from lnln.training.loop import train
 from lnln.training.presets import PRESETS, as_released, preset_for
@@ -26,6 +27,7 @@ from lnln.training.settings import (
     Preset,
     TrainConfig,
     help_of,
+    with_settings,
     with_train,
 )
 
@@ -150,6 +152,12 @@ def add_train(commands: Subparsers) -> None:
     )
     parser.add_argument("--dropout", type=float, help="of the network")
     add_settings(parser, [field.name for field in fields(TrainConfig)])
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        metavar="FILE",
+        help="NAME.json of lnln tune: what it found; other options go before it",
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     parser.add_argument(
         "--save-minutes",
@@ -198,6 +206,11 @@ def changed(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def is_simulated(options: argparse.Namespace) -> bool:
+    """Whether the options name simulated data."""
+    return options.data is None or options.data.startswith("simulated")
+
+
 def source_for(options: argparse.Namespace) -> Source:
     """Where the data are that the options name; simulated ones for the preset mini.
 
@@ -210,7 +223,7 @@ def source_for(options: argparse.Namespace) -> Source:
             "or --data simulated"
         )
     spec = options.data or "simulated"
-    if not spec.startswith("simulated"):
+    if not is_simulated(options):
         refuse(options, ("train_size", "data_seed"), "is for simulated data only")
         spec = str(Path(spec).absolute())
     encoder = options.encoder or PRESETS[options.preset].model.encoder.name
@@ -236,6 +249,12 @@ def refuse(options: argparse.Namespace, names: Sequence[str], reason: str) -> No
 
 def _preset(options: argparse.Namespace) -> Preset:
     preset = preset_for(options.method, options.preset)
+    if is_simulated(options):
+        # The corpus has its own vocabulary, which no pretrained encoder knows.
+        own = PRESETS["mini"].model.encoder
+        preset = replace(preset, model=replace(preset.model, encoder=own))
+    if options.settings is not None:
+        preset = _tuned(preset, options.settings)
     variant = Variant() if options.variant is None else Variant.parse(options.variant)
     if variant.released == RELEASED_CHOICES.keys():
         preset = as_released(preset)
@@ -250,6 +269,15 @@ def _preset(options: argparse.Namespace) -> Preset:
     if preset.train.masks == "realised" and options.method != "lnln":
         raise SettingsError("--masks realised is for LNLN, which learns completeness")
     return preset
+
+
+def _tuned(preset: Preset, path: Path) -> Preset:
+    best = read_best(path)
+    if best["method"] != preset.model.method:
+        raise SettingsError(
+            f"{path} has settings of {best['method']}; add --method {best['method']}"
+        )
+    return with_settings(with_train(preset, answer=best["answer"]), best["settings"])
 
 
 def _encoder(options: argparse.Namespace, encoder: EncoderConfig) -> EncoderConfig:
@@ -280,11 +308,8 @@ def _silent(*_: object) -> None:
 def _train(options: argparse.Namespace) -> int:
     preset = _preset(options)
     dataset = open_source(source_for(options))
-    encoder = preset.model.encoder
-    if dataset.name == "simulated":
-        # The corpus has its own vocabulary, which no pretrained encoder knows.
-        encoder = PRESETS["mini"].model.encoder
-    model = replace(preset.model, encoder=_encoder(options, encoder))
+    encoder = _encoder(options, preset.model.encoder)
+    model = replace(preset.model, encoder=encoder)
     preset = replace(preset, model=model)
     folder = options.out or Path("runs") / f"{preset.name}-{preset.train.seed}"
     say = print if is_first() else _silent

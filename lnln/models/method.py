@@ -303,6 +303,9 @@ class Method(nn.Module):
     #: The last linear map, which gives the answer.
     last: ClassVar[str] = "head"
 
+    #: What `lnln tune` searches of the configuration: {field: (low, high, log scale)}.
+    tuned: ClassVar[dict[str, tuple[float, float, bool]]] = {}
+
     config: ModelConfig
 
     def __init__(

@@ -187,7 +187,8 @@ def references(runs: Sequence[Scored]) -> dict[str, dict[str, float]]:
 
 
 def _without_seed(preset: dict[str, Any]) -> dict[str, Any]:
-    train = {k: v for k, v in preset["train"].items() if k != "seed"}
+    # Runs of earlier versions do not say.
+    train = {"encoder_rate": 1.0, **preset["train"], "seed": None}
     return {**preset, "train": train, "name": ""}
 
 

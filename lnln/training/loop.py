@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +57,7 @@ def train(
     device: torch.device | str = "auto",
     progress: bool = True,
     save_minutes: float = 5.0,
+    watch: Callable[[dict[str, float]], None] | None = None,
 ) -> dict[str, Any]:
     """Train a method and write the run to a folder.
 
@@ -73,6 +74,8 @@ def train(
         progress: show a bar with losses and time left.
         save_minutes: how much work a kill may cost; between two writings of
             `state.safetensors` lie so many minutes or one epoch, if that is longer.
+        watch: called with the history's entry of each epoch, those before a resumption
+            included; what it raises ends the training there.
 
     Returns:
         The run's record, as in `record.json`.
@@ -101,14 +104,21 @@ def train(
                 "with lnln compare --cluster"
             )
         run.processes = together
-        return _train(run, dataset, progress and together.first, 60 * save_minutes)
+        bar = progress and together.first
+        return _train(run, dataset, bar, 60 * save_minutes, watch or (lambda _: None))
 
 
 def _train(
-    run: Run, dataset: Dataset, progress: bool, save_seconds: float
+    run: Run,
+    dataset: Dataset,
+    progress: bool,
+    save_seconds: float,
+    watch: Callable[[dict[str, float]], None],
 ) -> dict[str, Any]:
     config = run.preset.train
     first = run.processes.first
+    for entry in run.history:
+        watch(entry)
     if run.finished:
         if first:
             write_json(run.folder / "record.json", record_of(run))
@@ -141,6 +151,7 @@ def _train(
                     save_state(run)
                     saved = time.monotonic()
                 write_json(run.folder / "record.json", record_of(run))
+            watch(entry)
             if run.finished:
                 break
     run.processes.from_first(None)  # no process ends before all is written

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -30,7 +30,7 @@ from lnln.training.checkpoint import (
     write_tensors,
 )
 from lnln.training.devices import Processes
-from lnln.training.settings import SELECTIONS, Preset
+from lnln.training.settings import SELECTIONS, Preset, TrainConfig
 
 
 @dataclass
@@ -113,7 +113,7 @@ def start_run(
     if is_own(preset.model.method):
         two = dataset.train.batch.select(torch.arange(2)).to(where)
         try_out(model, model.trim(two))
-    recipe = model.recipe(preset.train)
+    recipe = _with_encoder_rate(model, preset.train)
     kind = torch.optim.Adam if recipe.coupled else torch.optim.AdamW
     groups = [dict(group) for group in recipe.groups]
     optimizer = kind(groups, eps=recipe.epsilon, fused=where.type in ("cpu", "cuda"))
@@ -145,6 +145,26 @@ def start_run(
     if state.exists():
         _load_state(run, state)
     return run
+
+
+def _with_encoder_rate(model: Method, train: TrainConfig) -> Recipe:
+    """The method's recipe; its text encoder learns at another share of the rate."""
+    recipe = model.recipe(train)
+    if train.encoder_rate == 1:
+        return recipe
+    inside = {id(parameter) for parameter in model.text_encoder.parameters()}
+    groups = []
+    for group in recipe.groups:
+        parts: dict[bool, list[Tensor]] = {True: [], False: []}
+        for parameter in group["params"]:
+            parts[id(parameter) in inside].append(parameter)
+        rates = {True: group["lr"] * train.encoder_rate, False: group["lr"]}
+        groups += [
+            {**group, "params": parts[part], "lr": rates[part]}
+            for part in parts
+            if parts[part]
+        ]
+    return replace(recipe, groups=groups)
 
 
 def _remember_texts(run: Run) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from lnln.data.batch import LABEL_VALUES, MODALITIES, Dataset
@@ -61,6 +62,8 @@ class TrainConfig:
         epochs: passes over the training split, at most.
         batch_size: utterances a step.
         learning_rate: its peak.
+        encoder_rate: the text encoder's learning rate as a share of what the method
+            gives it.
         weight_decay: of AdamW (released code; no row of Table 1).
         warmup: share of all steps with linearly rising learning rate (Table 1 has a
             tick, the released code the share); a cosine to zero follows.
@@ -86,6 +89,7 @@ class TrainConfig:
     epochs: int = 200
     batch_size: int = 64
     learning_rate: float = 1e-4
+    encoder_rate: float = 1.0
     weight_decay: float = 1e-4
     warmup: float = 0.1
     schedule: str = "steps"
@@ -110,7 +114,7 @@ class TrainConfig:
                 )
         for name in ("epochs", "batch_size", "patience"):
             require(self, name, getattr(self, name) >= 1, "at least 1")
-        for name in ("learning_rate", "weight_decay", "clip", "seed"):
+        for name in ("learning_rate", "encoder_rate", "weight_decay", "clip", "seed"):
             value = getattr(self, name)
             require(self, name, 0 <= value < math.inf, "at least 0")
         require(self, "warmup", 0 <= self.warmup <= 1, "from 0 to 1")
@@ -217,8 +221,9 @@ class Preset:
         Raises:
             ValueError: for missing or unknown settings.
         """
-        # Before there was a choice, every answer was a number.
+        # Before there was a choice, every answer was a number, and no rate was changed.
         model = {"answer_size": 1, **values["model"]}
+        train = {"answer": "point", "encoder_rate": 1.0, **values["train"]}
         encoder = _build(EncoderConfig, model.pop("encoder"))
         return cls(
             name=values["name"],
@@ -227,7 +232,7 @@ class Preset:
                 {**model, "encoder": encoder},
             ),
             loss=_build(LossWeights, values["loss"]),
-            train=_build(TrainConfig, {"answer": "point", **values["train"]}),
+            train=_build(TrainConfig, train),
         )
 
 
@@ -257,3 +262,38 @@ def help_of(settings: type) -> dict[str, str]:
 def with_train(preset: Preset, **changes: Any) -> Preset:
     """The preset with some training settings changed."""
     return replace(preset, train=replace(preset.train, **changes))
+
+
+def with_settings(preset: Preset, settings: Mapping[str, Any]) -> Preset:
+    """The preset with some settings of any kind changed.
+
+    Args:
+        preset: of any method.
+        settings: {dotted name: value}, such as "train.ema", "loss.alpha" or
+            "model.encoder.dropout"; of a tuple all entries, or one, as "model.rates.1".
+
+    Raises:
+        SettingsError: there is no such setting, or the value is of another kind.
+    """
+    for name, value in settings.items():
+        preset = _changed(preset, name.split("."), value, name)
+    return preset
+
+
+def _changed(old: Any, path: list[str], value: Any, name: str) -> Any:
+    if not path:
+        if isinstance(old, tuple):
+            return tuple(_changed(entry, [], value, name) for entry in old)
+        kinds = (int, float) if isinstance(old, float) else (type(old),)
+        if type(value) not in kinds:
+            raise SettingsError(f"{name} is set to {value!r} where {old!r} was")
+        return value
+    head, *rest = path
+    if isinstance(old, tuple) and head.isdecimal() and int(head) < len(old):
+        place = int(head)
+        entry = _changed(old[place], rest, value, name)
+        return (*old[:place], entry, *old[place + 1 :])
+    if not is_dataclass(old) or head not in {field.name for field in fields(old)}:
+        raise SettingsError(f"{name}: there is no such setting of this method")
+    changes: dict[str, Any] = {head: _changed(getattr(old, head), rest, value, name)}
+    return replace(old, **changes)  # type: ignore[type-var]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from lnln.cli import Subparsers
 from lnln.cli.train import (
@@ -17,19 +19,25 @@ from lnln.cli.train import (
     source_for,
 )
 from lnln.data.batch import Dataset
-from lnln.data.errors import require
+from lnln.data.errors import SettingsError, require
 from lnln.data.opening import open_source
 from lnln.evaluation.describe import said
 from lnln.evaluation.tables import write_tables
 from lnln.models import TITLES, title_of
 from lnln.models.blocks.encoder import EncoderConfig
 from lnln.paper.grid import cells_of, run_grid
+from lnln.paper.tuning.study import read_best
 from lnln.training.devices import resolve_device
 from lnln.training.presets import PRESETS, preset_for
-from lnln.training.settings import ANSWERS, Preset, with_train
+from lnln.training.settings import ANSWERS, Preset, with_settings, with_train
 
-#: What the folder of a cell is named behind the method.
+#: What files of a method with an answer are named behind it.
 _SUFFIXES = {"point": "", "distribution": ".distribution"}
+
+
+def file_name(method: str, answer: str) -> str:
+    """How files and folders of a method are named: a colon would not do everywhere."""
+    return f"{method.replace(':', '.')}{_SUFFIXES[answer]}"
 
 
 def add_compare(commands: Subparsers) -> None:
@@ -63,6 +71,14 @@ def add_compare(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--modalities", action="store_true", help="also all subsets of modalities"
+    )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="NAME.json of lnln tune, of some of the methods: what it found for them",
     )
     add_grid_options(parser, "runs/compare")
     parser.set_defaults(run=_compare)
@@ -115,7 +131,12 @@ def jobs_of(options: argparse.Namespace) -> int:
     return (os.cpu_count() or 1) if small and on_cpu else 1
 
 
-def adapted(preset: Preset, options: argparse.Namespace, dataset: Dataset) -> Preset:
+def adapted(
+    preset: Preset,
+    options: argparse.Namespace,
+    dataset: Dataset,
+    settings: Mapping[str, Any] | None = None,
+) -> Preset:
     """A preset with the text encoder and the epochs that the options ask for.
 
     Args:
@@ -123,6 +144,7 @@ def adapted(preset: Preset, options: argparse.Namespace, dataset: Dataset) -> Pr
         options: with those of `add_grid_options`.
         dataset: what it trains on; the simulated corpus has a vocabulary of its own,
             which no pretrained encoder knows.
+        settings: changes of the preset, see `with_settings`.
     """
     encoder = preset.model.encoder
     if options.encoder is not None:
@@ -130,9 +152,27 @@ def adapted(preset: Preset, options: argparse.Namespace, dataset: Dataset) -> Pr
     elif dataset.name == "simulated":
         encoder = PRESETS["mini"].model.encoder
     preset = replace(preset, model=replace(preset.model, encoder=encoder))
+    preset = with_settings(preset, settings or {})
     if options.epochs is None:
         return preset
     return with_train(preset, epochs=options.epochs, patience=options.epochs)
+
+
+def _tuned(
+    paths: Sequence[Path], wanted: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """{(method, answer): settings} of what `lnln tune` wrote."""
+    found = {}
+    for path in paths:
+        best = read_best(path)
+        key = (best["method"], best["answer"])
+        if key not in wanted:
+            raise SettingsError(
+                f"{path} has settings of {title_of(*key)}, which is not compared; "
+                "leave it out, or add it to --methods and --answers"
+            )
+        found[key] = best["settings"]
+    return found
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -142,15 +182,21 @@ def _compare(options: argparse.Namespace) -> int:
         print(line)
     source = replace(source, sha256=dataset.sha256)
     methods = list(TITLES) if "all" in options.methods else options.methods
-    # A folder's name, in which a colon would not do everywhere.
     names = {
-        f"{method.replace(':', '.')}{_SUFFIXES[answer]}": (method, answer)
+        file_name(method, answer): (method, answer)
         for method in methods
         for answer in options.answers
     }
+    tuned = _tuned(options.settings, list(names.values()))
     presets = {
         name: with_train(
-            adapted(preset_for(method, options.preset), options, dataset), answer=answer
+            adapted(
+                preset_for(method, options.preset),
+                options,
+                dataset,
+                tuned.get((method, answer)),
+            ),
+            answer=answer,
         )
         for name, (method, answer) in names.items()
     }

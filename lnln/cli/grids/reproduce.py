@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lnln.cli import Subparsers
-from lnln.cli.compare import adapted, add_grid_options, jobs_of
+from lnln.cli.grids.compare import adapted, add_grid_options, jobs_of
 from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
 from lnln.data.errors import MissingPackageError, SettingsError

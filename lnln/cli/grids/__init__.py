@@ -1,0 +1,1 @@
+"""Commands that train many times: comparison, the paper's exhibits, tuning."""
