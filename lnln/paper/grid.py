@@ -220,8 +220,15 @@ def run_grid(
 
 def _spread_here(cells: Sequence[Cell], jobs: int) -> Iterator[Path]:
     """Run cells in processes of this machine; yields folders as they finish."""
-    cluster = _distributed().LocalCluster(
-        n_workers=jobs, threads_per_worker=1, dashboard_address=None
+    _distributed()
+    from distributed.deploy.subprocess import SubprocessCluster
+
+    # Processes that are forked or spawned from this one would run a user's script anew.
+    cluster = SubprocessCluster(
+        n_workers=jobs,
+        threads_per_worker=1,
+        worker_kwargs={"memory_limit": 0},
+        scheduler_kwargs={"dashboard": False},
     )
     with cluster:
         yield from _spread(cells, cluster.scheduler_address)

@@ -128,7 +128,8 @@ def jobs_of(options: argparse.Namespace) -> int:
         return int(options.jobs)
     small = options.preset == "mini" and find_spec("distributed") is not None
     on_cpu = resolve_device(options.device).type == "cpu"
-    return (os.cpu_count() or 1) if small and on_cpu else 1
+    # dask does not start processes of this kind on Windows.
+    return (os.cpu_count() or 1) if small and on_cpu and os.name != "nt" else 1
 
 
 def adapted(
