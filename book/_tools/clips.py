@@ -10,7 +10,7 @@ nothing follows about people.
     python book/_tools/clips.py make CLIPS
     python book/_tools/clips.py features CLIPS/clips.csv own.pkl
     python book/_tools/clips.py ship CLIPS data/clips
-    python book/_tools/clips.py faults CLIPS/clips.csv RUN data/compare/clips.csv
+    python book/_tools/clips.py faults CLIPS/clips.csv RUN scores.csv
 
 The first makes mp4 files and their table, the second the file of features,
 with the extractor of drawn faces below, the third the few clips that come
@@ -415,9 +415,7 @@ def stretches(
     ]
 
 
-def features_of(
-    clips: list[Clip], wrong: list[Faults] | None = None
-) -> Batch:
+def features_of(clips: list[Clip], wrong: list[Faults] | None = None) -> Batch:
     """The features of clips, with faults in them."""
     with tempfile.TemporaryDirectory() as folder:
         if wrong is not None:

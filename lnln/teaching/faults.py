@@ -89,9 +89,7 @@ def spoil_sound(sound: Floats, faults: Faults, seed: int = 0) -> None:
         sound[part] = 10 ** (HISS_DBFS / 20) * noise
 
 
-def spoil_pictures(
-    pictures: NDArray[np.uint8], times: Doubles, faults: Faults
-) -> None:
+def spoil_pictures(pictures: NDArray[np.uint8], times: Doubles, faults: Faults) -> None:
     """Put the faults of the picture into (F, H, W, 3) frames at (F,) s, in place."""
     if faults.covered:
         pictures[inside(times, faults.covered)] = PALE
@@ -159,7 +157,8 @@ def _write(
             container.mux([*heard.encode(part), *heard.encode(None)])
         if pictures is not None and times is not None:
             for picture, time in zip(pictures, times, strict=True):
-                whole = np.dstack([picture[..., ::-1], np.full_like(picture[..., 0], 255)])
+                opaque = np.full_like(picture[..., 0], 255)
+                whole = np.dstack([picture[..., ::-1], opaque])
                 frame = av.VideoFrame.from_ndarray(whole, format="bgra")
                 frame.time_base = Fraction(1, _TICKS)
                 frame.pts = round(time * _TICKS)
