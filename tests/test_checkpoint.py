@@ -119,10 +119,11 @@ def test_shipped_checkpoint_is_verified(
         from_pretrained("huge")
 
 
-def test_shipped_record_belongs_to_the_shipped_weights() -> None:
-    folder = data_dir() / "mini"
+@pytest.mark.parametrize("name", ["mini", "spoken"])
+def test_shipped_record_belongs_to_the_shipped_weights(name: str) -> None:
+    folder = data_dir() / name
     record = json.loads((folder / "record.json").read_text())
-    trained = from_pretrained("mini")
+    trained = from_pretrained(name)
     assert trained.provenance["epoch"] == record["best"]["validation"]["epoch"]
     assert trained.preset == Preset.from_dict(record["preset"])
     assert trained.provenance["data"]["sha256"] == record["data"]["sha256"]

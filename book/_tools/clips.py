@@ -9,9 +9,13 @@ nothing follows about people.
 
     python book/_tools/clips.py make CLIPS
     python book/_tools/clips.py features CLIPS/clips.csv own.pkl
+    python book/_tools/clips.py ship CLIPS data/clips
+    python book/_tools/clips.py faults CLIPS/clips.csv RUN scores.csv
 
 The first makes mp4 files and their table, the second the file of features,
-with the extractor of drawn faces below. Everything follows from the seed;
+with the extractor of drawn faces below, the third the few clips that come
+with the book, the fourth what a trained model says of the test clips with
+faults in them. Everything follows from the seed;
 espeak-ng's and FFmpeg's versions may change the sound. The voices of a split
 speak in no other one.
 """
@@ -20,7 +24,10 @@ from __future__ import annotations
 
 import argparse
 import csv
+import shutil
 import subprocess
+import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -28,14 +35,29 @@ from typing import Any
 
 import av
 import numpy as np
+import pandas as pd
 import torch
 from av.video.reformatter import VideoReformatter
 from tqdm.auto import tqdm
 
-from lnln.data.batch import LABEL_VALUES
+from lnln.data.batch import LABEL_VALUES, MODALITIES, Batch
 from lnln.data.mmsa.reader import write_mmsa
 from lnln.data.simulated.corpus import simulate
-from lnln.features import extract
+from lnln.evaluation.predict import open_run
+from lnln.evaluation.sweep import write_csv
+from lnln.features import Clip, extract, open_media, read_clips, read_sound
+from lnln.features.media import read_pictures
+from lnln.missing.corruption import CORRUPTIONS
+from lnln.missing.erasing import fixed_rates, split_uniforms
+from lnln.missing.gaps import counts
+from lnln.teaching.faults import (
+    Faults,
+    Stretch,
+    damage,
+    inside,
+    word_middles,
+)
+from lnln.training.checkpoint import TrainedModel
 
 RATE, FPS, SIZE = 22_050, Fraction(25, 2), 48
 #: Accents and timbres of espeak-ng's adult male voices, which lie close in
@@ -59,6 +81,20 @@ FEWEST_WORDS, MOST_WORDS = 4, 14
 # Where the mouth is, in pixels, and how far one unit of curve bends it.
 MIDDLE, MOUTH_Y, HALF_WIDTH, BEND = 24, 35.0, 10, 1.2
 SKIN, DARK, WALL = 205.0, 30.0, 120.0
+#: The labels of the clips that ship, and what was done to each.
+SHIPPED = {
+    -2.6: "as made",
+    -1.8: "mp3, no picture",
+    -1.0: "muted from 0.6 to 1.6 s",
+    -0.2: "as made",
+    0.2: "as made",
+    1.0: "no sound",
+    1.8: "wav, no picture",
+    2.6: "as made",
+}
+LONGEST_SHIPPED, MUTED_SHIPPED = 3.2, (0.6, 1.6)
+#: Shares of a clip in which sound, picture and words are lost.
+SEVERITIES = (0.3, 0.5, 0.7)
 
 
 @dataclass(frozen=True)
@@ -260,6 +296,179 @@ def features(options: argparse.Namespace) -> None:
     print("\n".join(made.notes) or "nothing is missing")
 
 
+def ship(options: argparse.Namespace) -> None:
+    """Write the few clips that come with the book, in several containers."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    made = pd.read_csv(options.clips / "clips.csv", dtype=str)
+    spoken: Counter[str] = Counter()
+    rows = []
+    for label, what in SHIPPED.items():
+        fits = made[(made.split == "test") & (made.label == f"{label:.1f}")]
+        # Of those, one that is short, by whoever was heard least so far.
+        short = [
+            row
+            for row in fits.to_dict("records")
+            if MUTED_SHIPPED[1]
+            < open_media(options.clips / row["clip"]).duration
+            < LONGEST_SHIPPED
+        ]
+        row = min(short, key=lambda row: spoken[row["_voice"]])
+        spoken[row["_voice"]] += 1
+        ending = what[:3] if what[:3] in ("mp3", "wav") else "mp4"
+        row |= {"clip": f"{row['id']}.{ending}", "_what": what}
+        source = options.clips / f"{row['id']}.mp4"
+        change(source, options.out / row["clip"], what)
+        rows.append(row)
+    # In the order of the ids, which tells nothing of the labels.
+    rows.sort(key=lambda row: row["id"])
+    write_csv(options.out / "clips.csv", pd.DataFrame(rows))
+
+
+def change(source: Path, out: Path, what: str) -> None:
+    """Write a clip in another form."""
+    if what == "as made":
+        shutil.copyfile(source, out)
+        return
+    media = open_media(source)
+    sound, _ = read_sound(media, RATE)
+    if what.startswith("muted"):
+        start, end = (round(time * RATE) for time in MUTED_SHIPPED)
+        sound[start:end] = 0
+        (pictures, _), *_ = read_pictures(media)
+        write(out, sound, pictures)
+        return
+    with av.open(str(out), "w") as container:
+        if what == "no sound":
+            with av.open(str(source)) as given:
+                (seen,) = given.streams.video
+                stream = container.add_stream_from_template(seen)
+                for packet in given.demux(seen):
+                    if packet.dts is not None:
+                        packet.stream = stream
+                        container.mux(packet)
+            return
+        codec = {".mp3": "mp3", ".wav": "pcm_s16le"}[out.suffix]
+        heard = container.add_stream(codec, rate=RATE, layout="mono")
+        whole = (sound * 2**15).round().clip(-(2**15), 2**15 - 1)
+        frame = av.AudioFrame.from_ndarray(
+            whole.astype(np.int16)[None], format="s16", layout="mono"
+        )
+        frame.sample_rate, frame.pts = RATE, 0
+        fits = av.AudioResampler(heard.format, "mono", RATE, heard.frame_size)
+        for part in [*fits.resample(frame), *fits.resample(None)]:
+            container.mux(heard.encode(part))
+        container.mux(heard.encode(None))
+
+
+def faults(options: argparse.Namespace) -> None:
+    """Score the test clips of a table with faults, put in before extraction.
+
+    Beside them the same clips with the same stretches erased after
+    extraction ("rows"), and with bursts as `lnln evaluate` draws them, in
+    each modality elsewhere. A line a clip: the answer that is scored by its
+    mean absolute error (the median), the sentiment (the mean), w, and which
+    shares are there.
+    """
+    clips = [c for c in read_clips(options.table) if c.split == "test"]
+    clips = clips[: options.most]
+    model = open_run(options.run_folder)
+    lengths = [open_media(clip.path).duration for clip in clips]
+    whole = features_of(clips)
+    lines = [said(model, whole, "complete", 0.0)]
+    for severity in SEVERITIES:
+        spans = stretches(lengths, severity, options.seed)
+        lost = [Faults(muted=s, covered=s, unheard=s) for s in spans]
+        batch = features_of(clips, lost)
+        lines.append(said(model, batch, "faults", severity))
+        rows = erased_rows(whole, clips, spans, lengths)
+        lines.append(said(model, rows, "rows", severity))
+        drawn = CORRUPTIONS["bursts"].damage(
+            whole, severity, MODALITIES, options.seed
+        )
+        lines.append(said(model, drawn.erased(), "bursts", severity))
+    for severity in (SEVERITIES[1], 1.0):
+        spans = stretches(lengths, severity, options.seed)
+        for name, dead in (
+            ("dead microphone, recognised", [Faults(muted=s) for s in spans]),
+            ("dead microphone, hissing", [Faults(hiss=s) for s in spans]),
+            ("picture frozen", [Faults(frozen=s) for s in spans]),
+        ):
+            batch = features_of(clips, dead)
+            lines.append(said(model, batch, name, severity))
+    table = pd.concat(lines, ignore_index=True)
+    ids = np.resize([clip.id for clip in clips], len(table))
+    table.insert(2, "id", ids)
+    write_csv(options.out, table.round(4))
+    table["error"] = (table.answer - table.label).abs()
+    kept = ["error", "sentiment", "completeness", "words", "audio", "vision"]
+    print(table.groupby(["condition", "severity"])[kept].mean().round(3))
+
+
+def stretches(
+    lengths: list[float], severity: float, seed: int
+) -> list[Stretch]:
+    """One stretch a clip that lasts such a share of it, anywhere in it."""
+    starts = np.random.default_rng([seed, 51]).random(len(lengths))
+    return [
+        (u * (1 - severity) * n, (u * (1 - severity) + severity) * n)
+        for u, n in zip(starts, lengths, strict=True)
+    ]
+
+
+def features_of(clips: list[Clip], wrong: list[Faults] | None = None) -> Batch:
+    """The features of clips, with faults in them."""
+    with tempfile.TemporaryDirectory() as folder:
+        if wrong is not None:
+            clips = [
+                damage(clip, fault, Path(folder), seed)
+                for seed, (clip, fault) in enumerate(
+                    zip(clips, wrong, strict=True)
+                )
+            ]
+        made = extract(clips, vision=DrawnFace(), encoder="simulated")
+    return made.dataset.test.batch
+
+
+def erased_rows(
+    batch: Batch, clips: list[Clip], spans: list[Stretch], lengths: list[float]
+) -> Batch:
+    """Rows and words in a stretch of each clip erased after extraction."""
+    batch = batch.select(torch.arange(len(batch)))
+    for i, (clip, span, n) in enumerate(
+        zip(clips, spans, lengths, strict=True)
+    ):
+        for frames in (batch.audio, batch.vision):
+            middles = (np.arange(frames.shape[1]) + 0.5) / float(FPS)
+            frames[i, torch.from_numpy(inside(middles, span))] = 0
+        lost = np.flatnonzero(inside(word_middles(clip.text or "", n), span))
+        batch.tokens[i, 1 + torch.from_numpy(lost)] = batch.special.unk
+    return batch
+
+
+def said(
+    model: TrainedModel, batch: Batch, condition: str, severity: float
+) -> pd.DataFrame:
+    """What a model says of clips, a line each."""
+    told = model.predict(
+        batch, fixed_rates(len(batch), 0.0), split_uniforms(batch, 0)
+    )
+    total, there = counts(batch)
+    share = (there / total).numpy()
+    return pd.DataFrame(
+        {
+            "condition": condition,
+            "severity": severity,
+            "label": batch.labels.numpy().astype(float),
+            "answer": told.read("mae", "mosi").numpy().astype(float),
+            "sentiment": told.sentiment.numpy().astype(float),
+            "completeness": told.completeness.numpy().astype(float),
+            "words": share[:, 0].astype(float),
+            "audio": share[:, 1].astype(float),
+            "vision": share[:, 2].astype(float),
+        }
+    )
+
+
 def main() -> None:
     """Parse, and do."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -276,6 +485,17 @@ def main() -> None:
     rows.add_argument("table", type=Path)
     rows.add_argument("out", type=Path)
     rows.set_defaults(run=features)
+    few = actions.add_parser("ship", help="write the clips of the book")
+    few.add_argument("clips", type=Path)
+    few.add_argument("out", type=Path)
+    few.set_defaults(run=ship)
+    wrong = actions.add_parser("faults", help="score the clips with faults")
+    wrong.add_argument("table", type=Path)
+    wrong.add_argument("run_folder", type=Path, metavar="RUN")
+    wrong.add_argument("out", type=Path)
+    wrong.add_argument("--seed", type=int, default=0)
+    wrong.add_argument("--most", type=int, help="of the test clips")
+    wrong.set_defaults(run=faults)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.run(options)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from lnln.cli import Subparsers
@@ -20,6 +22,7 @@ from lnln.features.vision import (
     Vision,
 )
 
+_VISION = ("openface", "table", "mediapipe", "none")
 _OPENFACE = ("openface_columns", "openface_fps", "openface_version", "pool")
 
 
@@ -47,9 +50,10 @@ def add_features(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--vision",
-        choices=("openface", "table", "mediapipe", "none"),
+        metavar="NAME",
         help="openface, table: files named in the table of clips; mediapipe: needs "
-        "the package and --face-model (default: by the columns of the table)",
+        "the package and --face-model; my_module:MyFace: an extractor of your own; "
+        "none (default: by the columns of the table)",
     )
     parser.add_argument(
         "--openface-columns",
@@ -131,7 +135,30 @@ def _vision(options: argparse.Namespace) -> Vision | None:
         return Table()
     if options.vision == "mediapipe":
         return MediaPipe(options.face_model)
-    return None if options.vision is None else NoPicture()
+    if options.vision in _VISION:
+        return NoPicture()
+    return None if options.vision is None else _own(options.vision)
+
+
+def _own(name: str) -> Vision:
+    """An extractor of the reader's own, made of module:Class without arguments."""
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise SettingsError(
+            f"vision {name!r} is unknown; choose from {', '.join(_VISION)}, or name a "
+            "class of yours as my_module:MyFace"
+        )
+    if os.getcwd() not in sys.path:
+        # Where a user's own module lies; the installed command does not look there.
+        sys.path.append(os.getcwd())
+    try:
+        made: Vision = getattr(import_module(module), attribute)()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise SettingsError(
+            f"vision {name!r} cannot be made ({error}); start where {module}.py lies, "
+            "and let the class need no arguments"
+        ) from error
+    return made
 
 
 def _features(options: argparse.Namespace) -> int:
