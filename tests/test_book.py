@@ -69,6 +69,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "35_reporting": {"methods": ["lnln", "self_mm"], "seeds": [4, 5]},
     "36_p_rmf": {"seed": 1, "epochs": 2},
     "37_tf_mamba": {"seed": 1, "epochs": 2},
+    "38_does_the_correction_help": {"confidence": 0.9},
 }
 
 
