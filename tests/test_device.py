@@ -26,6 +26,7 @@ from lnln.training import loop as training
 from lnln.training.devices import DeviceMemoryError, resolve_device
 from lnln.training.presets import PRESETS
 from lnln.training.scoring.predictions import Predictions
+from lnln.training.settings import with_train
 
 DATA = Source("simulated:mini", train_size=40)
 
@@ -38,7 +39,7 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="module")
 def run(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    preset = training.with_train(PRESETS["mini"], epochs=1)
+    preset = with_train(PRESETS["mini"], epochs=1)
     training.train(preset, dataset, folder, device="cpu", progress=False)
     return folder
 
@@ -83,6 +84,8 @@ TAKERS: dict[str, Callable[[str, Dataset, Path], Any]] = {
         run / "model.safetensors", name
     ),
     "from_pretrained": lambda name, data, run: lnln.from_pretrained("mini", name),
+    "open_run": lambda name, data, run: lnln.open_run(run, name),
+    "predict": lambda name, data, run: lnln.predict(run, data, device=name),
     "open_study": lambda name, data, run: study.open_study(device=name),
     "try_method": lambda name, data, run: trial.try_method(
         "misa", "simulated:mini", 1, 0, name
@@ -109,7 +112,7 @@ def test_every_public_function_that_takes_a_device_is_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["evaluate", "load_model", "from_pretrained", "open_study"]
+    "name", ["evaluate", "load_model", "from_pretrained", "open_run", "open_study"]
 )
 @pytest.mark.parametrize("device", ["auto", "cuda:1"])
 def test_models_are_put_where_they_are_asked_for(
@@ -213,7 +216,7 @@ def test_a_device_that_a_worker_lacks_is_told_before_its_data_are_read(
 
 
 def _quick() -> lnln.Preset:
-    return training.with_train(PRESETS["mini"], epochs=1, validation_rates=(0.5,))
+    return with_train(PRESETS["mini"], epochs=1, validation_rates=(0.5,))
 
 
 def test_a_chapter_with_a_parameter_for_it_gets_the_device(
@@ -221,7 +224,7 @@ def test_a_chapter_with_a_parameter_for_it_gets_the_device(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    from lnln.cli import reproduce as cli_reproduce
+    from lnln.cli.grids import reproduce as cli_reproduce
     from lnln.paper.reproduce import EXHIBITS
 
     chapters = str(Path(__file__).parents[1] / "book")

@@ -489,6 +489,10 @@ class Lonely(Method):
         text = self.text_encoder(batch.tokens, batch.token_lengths)
         return Prediction(text[:, 0] @ self.scale, {})
 
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        answer = step.forward(step.erased.batch).answer
+        return {"total": (answer - step.labels).square().mean()}
+
 
 class Wide(Lonely):
     """Another whose `head` gives two numbers."""
