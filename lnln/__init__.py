@@ -22,7 +22,7 @@ from lnln.data.simulated.corpus import posterior, simulate
 from lnln.evaluation.limits import bayes_limit
 from lnln.evaluation.linear import fit_linear
 from lnln.evaluation.plots import flow_figure, robustness_figure
-from lnln.evaluation.predict import Answers, open_run, predict, utterance
+from lnln.evaluation.predict import Answers, predict, utterance
 from lnln.evaluation.sweep import (
     conditions,
     evaluate,
@@ -96,7 +96,6 @@ __all__ = [
     "load_model",
     "majority_floor",
     "open_data",
-    "open_run",
     "open_study",
     "posterior",
     "predict",

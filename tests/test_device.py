@@ -84,7 +84,6 @@ TAKERS: dict[str, Callable[[str, Dataset, Path], Any]] = {
         run / "model.safetensors", name
     ),
     "from_pretrained": lambda name, data, run: lnln.from_pretrained("mini", name),
-    "open_run": lambda name, data, run: lnln.open_run(run, name),
     "predict": lambda name, data, run: lnln.predict(run, data, device=name),
     "open_study": lambda name, data, run: study.open_study(device=name),
     "try_method": lambda name, data, run: trial.try_method(
@@ -112,7 +111,7 @@ def test_every_public_function_that_takes_a_device_is_tried() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["evaluate", "load_model", "from_pretrained", "open_run", "open_study"]
+    "name", ["evaluate", "load_model", "from_pretrained", "open_study"]
 )
 @pytest.mark.parametrize("device", ["auto", "cuda:1"])
 def test_models_are_put_where_they_are_asked_for(

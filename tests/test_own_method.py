@@ -119,7 +119,7 @@ def test_all_that_is_missing_is_said_at_once(
 
 def test_what_cannot_be_a_method_is_refused_with_the_remedy() -> None:
     for name, words in (
-        ("mult", "my_module:MyMethod"),
+        ("mult", "my_module:MyClass"),
         ("no_such_module:Method", "cannot be imported .* start where"),
         ("pathlib:Path", "is no lnln.models.method.Method"),
     ):

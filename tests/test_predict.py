@@ -187,10 +187,10 @@ def test_predictions_and_what_they_rest_on(write, clips, tmp_path, capsys):
 def test_every_way_to_name_a_run(tmp_path):
     save_model(tmp_path / "model-mae.safetensors", from_pretrained("mini"))
     ways = ["mini", tmp_path, tmp_path / "model-mae.safetensors"]
-    sizes = [lnln.open_run(way).model.config for way in ways]
+    sizes = [lnln.from_pretrained(way).model.config for way in ways]
     assert sizes[0] == sizes[1] == sizes[2]
     with pytest.raises(lnln.CheckpointError, match="no shipped model of this name"):
-        lnln.open_run("nobody")
+        lnln.from_pretrained("nobody")
 
 
 def test_other_widths_are_refused(write, clips):

@@ -43,7 +43,6 @@ from tqdm.auto import tqdm
 from lnln.data.batch import LABEL_VALUES, MODALITIES, Batch
 from lnln.data.mmsa.reader import write_mmsa
 from lnln.data.simulated.corpus import simulate
-from lnln.evaluation.predict import open_run
 from lnln.evaluation.sweep import write_csv
 from lnln.features import Clip, extract, open_media, read_clips, read_sound
 from lnln.features.media import read_pictures
@@ -57,7 +56,7 @@ from lnln.teaching.faults import (
     inside,
     word_middles,
 )
-from lnln.training.checkpoint import TrainedModel
+from lnln.training.checkpoint import TrainedModel, open_run
 
 RATE, FPS, SIZE = 22_050, Fraction(25, 2), 48
 #: Accents and timbres of espeak-ng's adult male voices, which lie close in

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
-from lnln.data.errors import OutputError
+from lnln.data.errors import OutputError, SettingsError
 
 _PACKAGE = Path(__file__).parents[1]
 
@@ -57,3 +60,32 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def imported(place: str, what: str, known: Iterable[str]) -> Any:
+    """What stands in a module, often a reader's own.
+
+    Args:
+        place: "my_module:MyClass".
+        what: it is to be, such as "method", for messages.
+        known: names that are taken without a module.
+
+    Raises:
+        SettingsError: it cannot be imported.
+    """
+    module, colon, attribute = place.partition(":")
+    if not colon:
+        raise SettingsError(
+            f"{what} {place!r} is unknown; choose from {', '.join(known)}, or name a "
+            "class of yours as my_module:MyClass"
+        )
+    if os.getcwd() not in sys.path:
+        # Where a reader's own module lies; the installed command does not look there.
+        sys.path.append(os.getcwd())
+    try:
+        return getattr(import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise SettingsError(
+            f"{what} {place!r} cannot be imported ({error}); start where {module}.py "
+            "lies, or install it"
+        ) from error

@@ -24,16 +24,7 @@ from lnln.data.opening import open_data, recorded_reading
 from lnln.evaluation.sweep import write_csv
 from lnln.missing.erasing import fixed_rates, split_uniforms
 from lnln.missing.gaps import counts
-from lnln.training.checkpoint import (
-    CheckpointError,
-    TrainedModel,
-    checkpoint_name,
-    load_model,
-    load_shipped,
-    shipped_models,
-    versions,
-    write_json,
-)
+from lnln.training.checkpoint import TrainedModel, open_run, versions, write_json
 from lnln.training.devices import resolve_device
 from lnln.training.scoring.distributions import spread
 
@@ -91,35 +82,6 @@ class Answers:
         write_csv(path, self.table)
         write_json(beside, self.about)
         return beside
-
-
-def open_run(run: Path | str, device: torch.device | str = "cpu") -> TrainedModel:
-    """Load the model of a run.
-
-    Args:
-        run: a run folder, a checkpoint, or the name of a shipped model ("mini").
-        device: see `resolve_device`.
-
-    Returns:
-        The selected epoch; of a run that selects per metric, the one of its MAE.
-
-    Raises:
-        CheckpointError: there is none, or it is damaged.
-        SettingsError: this machine has no such device.
-    """
-    path = Path(run)
-    if path.is_file():
-        return load_model(path, device)
-    if not path.exists() and str(run) in shipped_models():
-        return load_shipped(str(run), device)
-    files = [path / checkpoint_name(score) for score in ("validation", "mae")]
-    found = next((file for file in files if file.is_file()), None)
-    if found is None:
-        raise CheckpointError(
-            f"{run}: no run folder, no checkpoint, and no shipped model of this name; "
-            "train one with `lnln train`, or name 'mini'"
-        )
-    return load_model(found, device)
 
 
 def predict(

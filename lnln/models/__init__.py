@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 import sys
 from dataclasses import fields
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 
 from lnln.data.batch import Batch
 from lnln.data.errors import SettingsError
+from lnln.data.files import imported
 from lnln.missing.erasing import erase, fixed_rates, split_uniforms
 from lnln.models.method import Method, ModelConfig, Step
 
@@ -62,23 +61,7 @@ def method_class(name: str) -> type[Method]:
     Raises:
         SettingsError: there is none, it is no `Method`, or it lacks something.
     """
-    place = METHODS.get(name, name)
-    module, colon, attribute = place.partition(":")
-    if not colon:
-        raise SettingsError(
-            f"method {name!r} is unknown; choose from {list(METHODS)}, or name a class "
-            "of yours as my_module:MyMethod"
-        )
-    if os.getcwd() not in sys.path:
-        # Where a user's own module lies; the installed command does not look there.
-        sys.path.append(os.getcwd())
-    try:
-        found: Any = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SettingsError(
-            f"method {name!r} cannot be imported ({error}); start where {module}.py "
-            "lies, or install it"
-        ) from error
+    found = imported(METHODS.get(name, name), "method", METHODS)
     if not (isinstance(found, type) and issubclass(found, Method)):
         raise SettingsError(
             f"{name!r} is no lnln.models.method.Method; derive the class from it"

@@ -249,23 +249,28 @@ class Generator(LNLN):
     generator = PrefixedGenerator
 
 
-class Start(LNLN):
+@torch.no_grad()
+def start_as_released(network: nn.Module) -> None:
     """Item 14: positions N(0, 1), tokens in front 0, H^0_p and H^0_hyper 1."""
+    for name, parameter in network.named_parameters():
+        if name.startswith("text_encoder"):
+            continue
+        if name.endswith("positions"):
+            parameter.normal_()
+        elif name in ("proxy_generator.tokens", "hyper_modality.start"):
+            parameter.fill_(1.0)
+        elif name.endswith(("tokens", "token", "prefix")):
+            parameter.zero_()
 
-    @torch.no_grad()
+
+class Start(LNLN):
+    """Item 14: learnable vectors start as `start_as_released` has it."""
+
     def __init__(
         self, config: LNLNConfig, architecture: dict[str, Any] | None = None
     ) -> None:
         super().__init__(config, architecture)
-        for name, parameter in self.named_parameters():
-            if name.startswith("text_encoder"):
-                continue
-            if name.endswith("positions"):
-                parameter.normal_()
-            elif name in ("proxy_generator.tokens", "hyper_modality.start"):
-                parameter.fill_(1.0)
-            elif name.endswith(("tokens", "token", "prefix")):
-                parameter.zero_()
+        start_as_released(self)
 
 
 class Pooler(LNLN):

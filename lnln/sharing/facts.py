@@ -16,7 +16,7 @@ from lnln.missing.corruption import CORRUPTIONS, file_under
 from lnln.missing.erasing import TEST_RATES
 from lnln.models import title_of
 from lnln.training.checkpoint import CheckpointError
-from lnln.training.settings import MASKS
+from lnln.training.settings import MASKS, with_later_settings
 
 _WORDS = {"l": "language", "a": "audio", "v": "vision"}
 
@@ -187,8 +187,7 @@ def references(runs: Sequence[Scored]) -> dict[str, dict[str, float]]:
 
 
 def _without_seed(preset: dict[str, Any]) -> dict[str, Any]:
-    # Runs of earlier versions do not say.
-    train = {"encoder_rate": 1.0, **preset["train"], "seed": None}
+    train = {**with_later_settings(preset["train"]), "seed": None}
     return {**preset, "train": train, "name": ""}
 
 

@@ -36,10 +36,9 @@ from lnln.training.checkpoint import (
     TrainedModel,
     checkpoint_name,
     load_model,
-    load_shipped,
+    open_run,
     read_tensors,
     save_model,
-    shipped_models,
     write_json,
 )
 from lnln.training.settings import Preset
@@ -185,9 +184,9 @@ def from_pretrained(
     """A trained model, ready to predict.
 
     Args:
-        name: folder of a run or of `Pretrained.save_pretrained`; "mini" or another
-            model that ships with the book; or, as in "user/name", one of the hub, which
-            is downloaded once.
+        name: what `open_run` takes, such as the folder of a run or of
+            `Pretrained.save_pretrained`, or "mini"; or, as in "user/name", a model of
+            the hub, which is downloaded once.
         device: where to put it; see `resolve_device`.
         revision: branch, tag or commit of a model of the hub.
 
@@ -195,17 +194,8 @@ def from_pretrained(
         CheckpointError: no such model, or a file of it is damaged or missing.
         SettingsError: this machine has no such device.
     """
-    if Path(name).is_dir():
-        # A folder that is still trained, or was copied by hand, may lack the record.
-        return load_model(Path(name) / checkpoint_name(), device)
-    shipped = shipped_models()
-    if name in shipped:
-        return load_shipped(str(name), device)
-    if "/" not in str(name) or Path(name).is_absolute():
-        raise CheckpointError(
-            f"{name}: no such checkpoint: neither a folder nor a shipped model; there "
-            f"are {shipped}. Models of the hub are named user/name"
-        )
+    if "/" not in str(name) or Path(name).is_absolute() or Path(name).exists():
+        return open_run(name, device)
     try:
         found = Pretrained.from_pretrained(name, device=device, revision=revision)
     except (*_HUB_ERRORS, ConnectionError) as error:

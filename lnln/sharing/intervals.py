@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from scipy.special import stdtrit
+
 
 class Interval(NamedTuple):
     """A mean with its 95 % interval by Student's t.
@@ -43,28 +45,5 @@ def interval(values: Sequence[float]) -> Interval:
     if count == 1:
         return Interval(mean, math.nan)
     variance = math.fsum((x - mean) ** 2 for x in values) / (count - 1)
-    return Interval(mean, _quantile(count - 1) * math.sqrt(variance / count))
-
-
-def _quantile(freedom: int) -> float:
-    """What |t| exceeds with a chance of 5 %, for so many degrees of freedom."""
-    low, high = 0.0, math.pi / 2  # t is the tangent of an angle times sqrt(freedom)
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _within(middle, freedom) < 0.95:
-            low = middle
-        else:
-            high = middle
-    return math.sqrt(freedom) * math.tan(low)
-
-
-def _within(angle: float, freedom: int) -> float:
-    """The chance that |t| is below sqrt(freedom) tan(angle), as a finite sum."""
-    odd = freedom % 2
-    term, total = (math.cos(angle), 0.0) if odd else (1.0, 0.0)
-    for k in range(odd + 1, freedom, 2):
-        total += term
-        term *= math.cos(angle) ** 2 * k / (k + 1)
-    if odd:
-        return 2 / math.pi * (angle + math.sin(angle) * total)
-    return math.sin(angle) * total
+    quantile = float(stdtrit(count - 1, 0.975))
+    return Interval(mean, quantile * math.sqrt(variance / count))

@@ -350,29 +350,42 @@ def selected_checkpoints(selection: str, scheme: str) -> dict[str, str]:
     return {m: checkpoint_name(owner.get(m, m)) for m in metrics}
 
 
-def shipped_models() -> list[str]:
-    """Names of the trained models that come with the book."""
-    sums = data_dir().glob("*/SHA256SUMS")
-    return sorted(
-        path.parent.name for path in sums if (path.parent / "record.json").is_file()
+def open_run(name: Path | str, device: torch.device | str = "cpu") -> TrainedModel:
+    """Load a model that is on this machine.
+
+    Args:
+        name: a run folder, a checkpoint, or a model that ships with the book, such as
+            "mini".
+        device: see `resolve_device`.
+
+    Returns:
+        The selected epoch; of a run that selects per metric, the one of its MAE.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+        SettingsError: this machine has no such device.
+    """
+    path = Path(name)
+    if path.is_file():
+        return load_model(path, device)
+    sums = data_dir() / path / "SHA256SUMS"
+    if not path.exists() and sums.is_file():
+        path = sums.parent
+        _verify(path / checkpoint_name(), sums)
+    for score in ("validation", "mae"):
+        if (file := path / checkpoint_name(score)).is_file():
+            return load_model(file, device)
+    records = data_dir().glob("*/record.json")
+    raise CheckpointError(
+        f"{name}: no run folder, no checkpoint, and no shipped model of this name; "
+        f"there are {sorted(record.parent.name for record in records)}. Models of the "
+        "hub are named user/name (lnln.from_pretrained)"
     )
 
 
-def load_shipped(name: str, device: torch.device | str = "cpu") -> TrainedModel:
-    """A model that comes with the book, trained on simulated data.
-
-    Args:
-        name: one of `shipped_models()`, such as "mini".
-        device: see `resolve_device`.
-
-    Raises:
-        CheckpointError: its SHA-256 is not the recorded one.
-        SettingsError: this machine has no such device.
-    """
-    path = data_dir() / name / checkpoint_name()
-    expected = (path.parent / "SHA256SUMS").read_text("utf-8").split()[0]
+def _verify(path: Path, sums: Path) -> None:
+    expected = sums.read_text("utf-8").split()[0]
     if (found := sha256_of(path)) != expected:
         raise CheckpointError(
             f"{path}: SHA-256 is {found}, not {expected}; restore it with git checkout"
         )
-    return load_model(path, device)

@@ -221,9 +221,8 @@ class Preset:
         Raises:
             ValueError: for missing or unknown settings.
         """
-        # Before there was a choice, every answer was a number, and no rate was changed.
         model = {"answer_size": 1, **values["model"]}
-        train = {"answer": "point", "encoder_rate": 1.0, **values["train"]}
+        train = with_later_settings(values["train"])
         encoder = _build(EncoderConfig, model.pop("encoder"))
         return cls(
             name=values["name"],
@@ -234,6 +233,11 @@ class Preset:
             loss=_build(LossWeights, values["loss"]),
             train=_build(TrainConfig, train),
         )
+
+
+def with_later_settings(train: dict[str, Any]) -> dict[str, Any]:
+    """Stored training settings with those that runs of earlier versions do not say."""
+    return {"answer": "point", "encoder_rate": 1.0, **train}
 
 
 def _build(kind: Any, values: dict[str, Any]) -> Any:

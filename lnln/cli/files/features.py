@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-from importlib import import_module
 from pathlib import Path
 
 from lnln.cli import Subparsers
 from lnln.data.errors import SettingsError
+from lnln.data.files import imported
 from lnln.data.mmsa.reader import write_mmsa
 from lnln.features.audio import AUDIO
 from lnln.features.extraction import extract
@@ -142,21 +141,12 @@ def _vision(options: argparse.Namespace) -> Vision | None:
 
 def _own(name: str) -> Vision:
     """An extractor of the reader's own, made of module:Class without arguments."""
-    module, colon, attribute = name.partition(":")
-    if not colon:
-        raise SettingsError(
-            f"vision {name!r} is unknown; choose from {', '.join(_VISION)}, or name a "
-            "class of yours as my_module:MyFace"
-        )
-    if os.getcwd() not in sys.path:
-        # Where a user's own module lies; the installed command does not look there.
-        sys.path.append(os.getcwd())
+    kind = imported(name, "vision", _VISION)
     try:
-        made: Vision = getattr(import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError) as error:
+        made: Vision = kind()
+    except TypeError as error:
         raise SettingsError(
-            f"vision {name!r} cannot be made ({error}); start where {module}.py lies, "
-            "and let the class need no arguments"
+            f"vision {name!r} cannot be made ({error}); let the class need no arguments"
         ) from error
     return made
 

@@ -10,12 +10,11 @@ from lnln.data.errors import SettingsError
 from lnln.data.simulated.lexicon import lexicon
 from lnln.evaluation.predict import (
     Answers,
-    open_run,
     predict,
     tokenizer_of,
     utterance,
 )
-from lnln.training.checkpoint import TrainedModel
+from lnln.training.checkpoint import TrainedModel, open_run
 from lnln.training.devices import resolve_device
 
 

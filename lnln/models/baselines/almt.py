@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
@@ -19,7 +18,11 @@ from lnln.data.batch import MODALITIES, Batch
 from lnln.models.blocks.answers import task_loss
 from lnln.models.lnln import FusionTransformer, LNLNConfig, ModalityEmbedding
 from lnln.models.method import Method, ModelConfig, Prediction, Step
-from lnln.models.released import ReleasedHyperModality, ScalesWithPositions
+from lnln.models.released import (
+    ReleasedHyperModality,
+    ScalesWithPositions,
+    start_as_released,
+)
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,7 @@ class ALMT(Method):
         self.hyper_modality = ReleasedHyperModality(blocks)
         self.fusion = FusionTransformer(blocks)
         self.head = nn.Linear(config.width, 1)
-        self._start()
-
-    @torch.no_grad()
-    def _start(self) -> None:
-        for name, parameter in self.named_parameters():
-            if name.startswith("text_encoder"):
-                continue
-            if name.endswith("positions"):
-                parameter.normal_()
-            elif name == "hyper_modality.start":
-                parameter.fill_(1.0)
-            elif name.endswith(("tokens", "token")):
-                parameter.zero_()
+        start_as_released(self)
 
     def trim(self, batch: Batch) -> Batch:
         """Pad to the model's lengths: padding is attended to, so it must not vary."""

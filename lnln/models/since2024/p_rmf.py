@@ -33,6 +33,7 @@ from lnln.models.method import (
     Recipe,
     Step,
 )
+from lnln.models.released import start_as_released
 
 
 @dataclass(frozen=True)
@@ -220,17 +221,7 @@ class PRMF(Method):
         )
         # No optimizer of the program has them: L_rec teaches the embeddings alone.
         self.reconstructor.requires_grad_(False)
-        self._start()
-
-    @torch.no_grad()
-    def _start(self) -> None:
-        for name, parameter in self.named_parameters():
-            if name.startswith("text_encoder"):
-                continue
-            if name.endswith("positions"):
-                parameter.normal_()
-            elif name.endswith("tokens"):
-                parameter.zero_()
+        start_as_released(self)
 
     def trim(self, batch: Batch) -> Batch:
         """Cut padding; where it is attended to, pad to the model's lengths instead."""
