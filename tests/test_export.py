@@ -123,7 +123,7 @@ def test_missing_run_is_a_clear_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export", str(tmp_path), "--out", str(tmp_path / "x.onnx")]) == 1
-    assert "no such checkpoint" in capsys.readouterr().err
+    assert "no run folder, no checkpoint" in capsys.readouterr().err
 
 
 def test_compared_methods_are_written_or_say_why_not(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def test_shipped_model_reads_the_clips_from_the_command_line(
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("light", "my_module:MyFace"),
+        ("light", "my_module:MyClass"),
         ("no_such:Face", "start where no_such.py lies"),
         ("my_face:Needy", "let the class need no arguments"),
     ],
