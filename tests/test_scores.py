@@ -44,12 +44,17 @@ def run(tmp_path: Path) -> Path:
     words = pd.DataFrame([score(corruption="words", value=3.0)])
     write_csv(folder / "robustness-words.csv", words)
     preset = PRESETS["mini"].to_dict()
-    (folder / "record.json").write_text(json.dumps({"preset": preset}))
+    best = {"validation": {"epoch": 3, "score": 1.25}}
+    (folder / "record.json").write_text(json.dumps({"preset": preset, "best": best}))
     return folder
 
 
 def test_scores_are_means_over_masks(run: Path) -> None:
     scores = tool.scores(run, by_mask=False)
+    chosen = scores[scores.metric == "validation"]
+    assert chosen[["seed", "value"]].to_numpy().tolist() == [["7", 1.25]]
+    assert chosen.rate.isna().all()
+    scores = scores[scores.metric != "validation"]
     assert list(scores.itertuples(index=False, name=None)) == [
         ("lnln_gamma0", "7", "words", "mae", 0.0, 3.0),
         ("lnln_gamma0", "7", "random", "mae", 0.0, pytest.approx(1.1)),

@@ -4,7 +4,9 @@
 
 RUN is a folder that `lnln evaluate`, `lnln compare` or `lnln reproduce` has
 scored, called NAME-SEED. What is written is the mean over the mask seeds at
-each rate; with --by-mask the mean over r = 0 to 0.9 for each mask seed.
+each rate; with --by-mask the mean over r = 0 to 0.9 for each mask seed. The
+score on the validation split by which the epoch was chosen is in it, too,
+as "validation" without a rate.
 """
 
 import argparse
@@ -38,7 +40,8 @@ def scores(folder: Path, by_mask: bool) -> pd.DataFrame:
         raise FileNotFoundError(
             f"{folder}: not scored; lnln evaluate {folder}"
         )
-    own = "".join(load_record(folder)["preset"]["train"]["modalities"])
+    record = load_record(folder)
+    own = "".join(record["preset"]["train"]["modalities"])
     every = pd.concat(map(read_csv, files))
     used = every.metric.isin(METRICS) & (every.available == own)
     used &= ~every.method.isin(REFERENCES)
@@ -46,6 +49,10 @@ def scores(folder: Path, by_mask: bool) -> pd.DataFrame:
         used &= every.rate.isin(TEST_RATES)
     by = ["seed", "corruption", "metric", "mask_seed" if by_mask else "rate"]
     means = every[used].groupby(by, sort=False)["value"].mean().reset_index()
+    if (best := record["best"].get("validation")) and not by_mask:
+        chosen = {"seed": means.seed[0], "corruption": "random"}
+        chosen |= {"metric": "validation", "value": best["score"]}
+        means = pd.concat([means, pd.DataFrame([chosen])])
     means.insert(0, "run", folder.name.rsplit("-", 1)[0])
     return means
 
