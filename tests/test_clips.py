@@ -224,6 +224,75 @@ VOSK = {
 }
 CTM = ";; made\na 1 0.0 0.2 the 0.9\na 1 0.2 0.4 movie 0.4\nb 1 0 1 other\n"
 SRT = "1\n00:00:00,000 --> 00:00:00,600\nthe <i>movie</i>\n\n2\n"
+PRAAT = """File type = "ooTextFile"
+Object class = "TextGrid"
+
+xmin = 0 ! 1 comment "more"
+xmax = 2.5
+tiers? <exists>
+size = 3
+item []:
+    item [1]:
+        class = "TextTier"
+        name = "clicks"
+        xmin = 0
+        xmax = 2.5
+        points: size = 1
+        points [1]:
+            number = 1.7
+            mark = "ding"
+    item [2]:
+        class = "IntervalTier"
+        name = "phones"
+        xmin = 0
+        xmax = 2.5
+        intervals: size = 0
+    item [3]:
+        class = "IntervalTier"
+        name = "words"
+        xmin = 0
+        xmax = 2.5
+        intervals: size = 5
+        intervals [1]:
+            xmin = 0
+            xmax = 0.2
+            text = "the"
+        intervals [2]:
+            xmin = 0.2
+            xmax = 0.6
+            text = "movie"
+        intervals [3]:
+            xmin = 0.6
+            xmax = 1
+            text = ""
+        intervals [4]:
+            xmin = 1
+            xmax = 2
+            text = "a ""good"" one"
+        intervals [5]:
+            xmin = 2
+            xmax = 2.5
+            text = "sp"
+"""
+SHORT = """File type = "ooTextFile"
+"TextGrid"
+
+0
+2.5
+<exists>
+1
+"IntervalTier"
+"Ann"
+0
+2.5
+2
+0
+0.6
+"the movie"
+0.6
+2.5
+"sil"
+"""
 VTT = "WEBVTT\n\nNOTE a b\n\n00:00.000 --> 00:00.600\n<v Ann>the movie\n"
 
 
@@ -239,6 +308,8 @@ VTT = "WEBVTT\n\nNOTE a b\n\n00:00.000 --> 00:00.600\n<v Ann>the movie\n"
         ("w.ctm", CTM, [0.9, 0.4]),
         ("w.srt", SRT, [None, None]),
         ("w.vtt", VTT, [None, None]),
+        ("w.TextGrid", PRAAT, [None, None]),
+        ("w.TextGrid", SHORT, [None, None]),
     ],
 )
 def test_words_of_every_known_form(
@@ -258,6 +329,25 @@ def test_words_of_every_known_form(
         assert [(w.text, w.start) for w in words[2:]] == [("was", 1.0), ("good", 1.5)]
 
 
+@pytest.mark.parametrize("form", [PRAAT, SHORT])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_pauses_in_praat_are_no_words(tmp_path: Path, form: str, encoding: str) -> None:
+    path = tmp_path / "w.TextGrid"
+    path.write_bytes(form.replace("movie", "<unk> ëß").encode(encoding))
+    words = read_words(path)
+    said = ["the", "<unk>", "ëß", *(["a", '"good"', "one"] if form is PRAAT else [])]
+    assert [w.text for w in words] == said
+    times = (
+        [0.0, 0.2, 0.4, 0.6] if form is SHORT else [0.0, 0.2, 0.4, 1.0, 4 / 3, 5 / 3]
+    )
+    assert [w.start for w in words] == pytest.approx(times[: len(words)])
+    sentence = as_sentence(words, TOKENIZER, 0.5)
+    assert sentence is not None and (sentence.words, sentence.unclear) == (len(said), 1)
+    path.write_bytes(form.encode("utf-16")[:-1])
+    with pytest.raises(DataError, match=r"is not UTF-16 .*save it as UTF-8"):
+        read_words(path)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
@@ -271,6 +361,13 @@ def test_words_of_every_known_form(
         ("w.ctm", "a 1 0.0 the\n", "row 1: has 4 fields; a CTM row is"),
         ("w.ctm", "x 1 0 1 the\ny 1 0 1 the\n", "holds 2 recordings, none called 'a'"),
         ("w.srt", "the movie\n", "has no line of times"),
+        ("w.TextGrid", "the movie", "row 1: the head of a TextGrid .* the end does"),
+        ("w.TextGrid", SHORT.replace("Ann", 'Ann" "Bob'), "row 9: .*head of a tier"),
+        ("w.TextGrid", SHORT[:-6], "row 17: a text should .* the end does; open it in"),
+        ("w.TextGrid", SHORT.replace("2\n0\n", "2\n"), 'row 14: a time .*"the movie"'),
+        ("w.TextGrid", SHORT.replace('0.6\n"', '0.6.1\n"'), "end '0.6.1' is no"),
+        ("w.TextGrid", PRAAT.replace('"words"', '"orts"'), "(found: phones, orts)"),
+        ("w.TextGrid", PRAAT.replace("0.6", "0.1"), "row 37: 'movie' ends at 0.1 s"),
         ("w.doc", "the movie\n", "'.doc' are unknown; give one of .txt"),
     ],
 )

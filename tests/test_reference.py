@@ -60,3 +60,25 @@ def test_a_table_has_names_as_in_print_and_texts_told_from_numbers() -> None:
         ("", "–"),
         (' class="text"', "own"),
     ]
+
+
+def test_formulas_code_and_minus_signs_of_a_table() -> None:
+    frame = pd.DataFrame(
+        {"gain": ["-0.00", "-0.01 ± 0.02"], "rule": ["`MASKS` or none", "-x"]},
+        index=["without $L_{cc}$, a $2", "$w$ at 1"],
+    )
+    shown = printed_table(
+        re.search("<table.*</table>", frame._repr_html_(), re.DOTALL).group()
+    )
+    body = shown.split("<tbody>")[1]
+    math = r'<span class="math notranslate nohighlight">\({}\)</span>'
+    assert re.findall("<th>(.*?)</th>", body) == [
+        f"without {math.format('L_{cc}')}, a $2",
+        f"{math.format('w')} at 1",
+    ]
+    assert re.findall("<td(?: [^>]*)?>(.*?)</td>", body) == [
+        "0.00",
+        '<code class="literal">MASKS</code> or none',
+        "−0.01 ± 0.02",
+        "-x",
+    ]

@@ -2,8 +2,8 @@
 
 The stored outputs stay as the chapters made them. On the pages metrics are
 called as in print, the names of the index stand in the row of the column
-names, texts are told from numbers (the style sheet aligns them), and what is
-missing is a dash.
+names, texts are told from numbers (the style sheet aligns them), formulas and
+code are set as in the text, and what is missing is a dash.
 """
 
 import re
@@ -17,7 +17,9 @@ from lnln.evaluation.tables import NAMES
 
 PRINTED = NAMES | {"missing_rate": "r"}
 TABLE = re.compile(r'<table[^>]*class="dataframe".*?</table>', re.DOTALL)
-NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[±%].*)?|–")
+NUMBER = re.compile(r"[-−+]?[\d.,]+(e[-+]?\d+)?( ?[±%].*)?|–")
+ROUNDED_TO_ZERO = re.compile(r"-(?=0(\.0*)?(\s|$))")
+FORMULA_OR_CODE = re.compile(r"\$([^$]+)\$|`([^`]+)`")
 
 
 def printed_table(markup: str) -> str:
@@ -30,15 +32,21 @@ def printed_table(markup: str) -> str:
         The same table in a frame that scrolls where the page is narrow.
     """
     table = ET.fromstring(markup.replace("&nbsp;", "\u00a0"))
-    table.attrib = {"class": "dataframe"}
+    # The theme has a look of its own for the class "dataframe".
+    table.attrib = {"class": "printed"}
     for cell in (c for c in table.iter() if c.tag in ("th", "td")):
         text = (cell.text or "").strip()
         cell.text = "–" if text in ("NaN", "None") else PRINTED.get(text, text)
+        if NUMBER.fullmatch(cell.text):
+            text = ROUNDED_TO_ZERO.sub("", cell.text)
+            cell.text = re.sub("^-", "−", text)
     head, body = table.find("thead"), table.find("tbody")
     assert head is not None and body is not None
     levels = sum(cell.tag == "th" for cell in body[0])
     _join_names(head, levels)
     _mark_texts(head, body)
+    for cell in body.iter():
+        _set_formulas_and_code(cell)
     text = ET.tostring(table, encoding="unicode")
     return f'<div class="table-frame">{text}</div>'
 
@@ -57,7 +65,9 @@ def _join_names(head: ET.Element, levels: int) -> None:
     last = [cell.text for cell in rows[-1]]
     if len(rows) > 1 and any(last[:levels]) and not any(last[levels:]):
         for cell, name in zip(rows[-2], last[:levels], strict=False):
-            cell.text = f"{name} ↓ {cell.text} →" if cell.text else name
+            cell.text = (
+                f"{name}\u00a0↓ {cell.text}\u00a0→" if cell.text else name
+            )
         head.remove(rows[-1])
 
 
@@ -69,6 +79,26 @@ def _mark_texts(head: ET.Element, body: ET.Element) -> None:
             names = list(head[-1])[-len(rows[0]) :]
             for cell in (*column, *names[place : place + 1]):
                 cell.set("class", "text")
+
+
+def _set_formulas_and_code(cell: ET.Element) -> None:
+    """Give `$…$` and what stands in backticks the elements of the text."""
+    before, *parts = FORMULA_OR_CODE.split(cell.text or "")
+    if not parts:
+        return
+    cell.text = before
+    for formula, code, behind in zip(
+        parts[::3], parts[1::3], parts[2::3], strict=True
+    ):
+        if formula:
+            part = ET.SubElement(
+                cell, "span", {"class": "math notranslate nohighlight"}
+            )
+            part.text = rf"\({formula}\)"
+        else:
+            part = ET.SubElement(cell, "code", {"class": "literal"})
+            part.text = code
+        part.tail = behind
 
 
 def _doctree_read(app: Sphinx, doctree: nodes.document) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import difflib
 import math
@@ -133,16 +134,20 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text file in UTF-8.
+    """The lines of a text file in UTF-8, or in UTF-16 that begins with its mark.
 
     Raises:
-        DataError: it is missing or no UTF-8.
+        DataError: it is missing or neither.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig").splitlines(keepends=True)
+        content = path.read_bytes()
+        marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        name = "UTF-16" if marked else "UTF-8"
+        text = content.decode("utf-16" if marked else "utf-8-sig")
+        return text.splitlines(keepends=True)
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{path}: is not UTF-8 (byte {error.start}); save it as UTF-8 text"
+            f"{path}: is not {name} (byte {error.start}); save it as UTF-8 text"
         ) from error
     except OSError as error:
         raise DataError(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,6 +29,10 @@ _TIME = r"(?:(\d+):)?(\d+):(\d+)[.,](\d{1,3})"
 # How subtitles are set: italics, speakers, colours, times of words.
 _STYLE = re.compile(r"</?(?:[bciuv]|font|lang|ruby|rt)\b[^>]*>|<[\d:.]+>")
 _CUE = re.compile(rf"\s*{_TIME}\s*-->\s*{_TIME}")
+# Praat reads strings in quotes and numbers that stand alone; all else is comment.
+_STRING, _NUMBER = r'"(?:[^"]|"")*"', r"-?[\d.]+(?:e-?\d+)?"
+_PRAAT = re.compile(rf"!.*|{_STRING}|(?<!\S){_NUMBER}(?!\S)")
+_PAUSES = ("", "sp", "sil")
 #: Words a second of English speech: how many are missing where nothing is known.
 WORDS_A_SECOND, FEWEST_WORDS = 2.9, 4
 
@@ -53,7 +58,8 @@ def read_words(path: Path, clip_id: str = "") -> list[Word]:
 
     Args:
         path: .txt; .csv with `word` and perhaps `start`, `end`, `confidence`; .json of
-            whisper, faster-whisper or vosk; .ctm; .srt; .vtt.
+            whisper, faster-whisper or vosk; .ctm; .srt; .vtt;
+            .TextGrid of Praat, with a tier "words" or one tier of intervals only.
         clip_id: in a CTM file that holds several recordings, the wanted one.
 
     Returns:
@@ -333,6 +339,47 @@ def _read_cues(path: Path, _: str) -> Iterator[Word]:
         )
 
 
+def _read_textgrid(path: Path, _: str) -> Iterator[Word]:
+    """Words of Praat: a tier of intervals, in the long or the short text form."""
+    text = "\n".join("".join(read_lines(path)).splitlines())
+    breaks = [match.start() for match in re.finditer("\n", text)]
+    values = (v for v in _PRAAT.finditer(text) if not v.group().startswith("!"))
+
+    def take(form: str, what: str) -> tuple[str, str]:
+        value = next(values, None)
+        row = bisect(breaks, value.start() if value else len(text)) + 1
+        if value is None or not re.fullmatch(form, value.group()):
+            found = value.group()[:40] if value else "the end"
+            raise DataError(
+                f"{path}, row {row}: {what} should stand here, but {found} does; open "
+                "it in Praat and save it as a text file"
+            )
+        told = value.group().removeprefix('"').removesuffix('"').replace('""', '"')
+        return f"{path}, row {row}", told
+
+    head = ('"ooTextFile.*"', '"TextGrid"', _NUMBER, _NUMBER, r"\d+")
+    tiers: list[tuple[str, list[tuple[str, ...]]]] = []
+    for _tier in range(int([take(f, "the head of a TextGrid") for f in head][-1][1])):
+        forms = ('"(?:Interval|Text)Tier"', _STRING, _NUMBER, _NUMBER, r"\d+")
+        kind, name, *_ends, count = (take(f, "the head of a tier")[1] for f in forms)
+        times = 2 if kind == "IntervalTier" else 1
+        rows = []
+        for _row in range(int(count)):
+            bounds = [take(_NUMBER, "a time")[1] for _end in range(times)]
+            rows.append((*take(_STRING, "a text"), *bounds))
+        if kind == "IntervalTier":
+            tiers.append((name, rows))
+    wanted = [tier for tier in tiers if tier[0].lower() == "words"] or tiers
+    if len(wanted) != 1:
+        raise DataError(
+            f"{path}: cannot tell which tier of intervals holds the words (found: "
+            f"{', '.join(name for name, _ in wanted)[:80] or 'none'}); call it 'words'"
+        )
+    for where, said, start, end in wanted[0][1]:
+        if said.strip().lower() not in _PAUSES:
+            yield from _spread(where, said, start, end)
+
+
 def _seconds(parts: Sequence[str | None]) -> float:
     hours, minutes, seconds, fraction = (part or "0" for part in parts)
     value = int(hours) * 3600 + int(minutes) * 60 + int(seconds)
@@ -347,4 +394,5 @@ _READERS: dict[str, _Reader] = {
     ".ctm": _read_ctm,
     ".srt": _read_cues,
     ".vtt": _read_cues,
+    ".textgrid": _read_textgrid,
 }
