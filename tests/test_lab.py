@@ -214,22 +214,74 @@ def test_sliders_of_chapter_1(page: Page, lab: Lab, shots: Path) -> None:
     page.screenshot(path=shots / "lab-01.png")
 
 
+def until(lab: Lab, name: str, words: str) -> None:
+    """Give JupyterLab a chapter up to the cell that shows a panel."""
+    notebook = nbformat.read(ROOT / "book" / name, as_version=4)
+    last = next(i for i, c in enumerate(notebook.cells) if words in c.source)
+    notebook.cells = notebook.cells[: last + 1]
+    nbformat.write(notebook, lab.folder / name)
+
+
 def test_dashboard_of_chapter_15(page: Page, lab: Lab, shots: Path) -> None:
-    shutil.copy(ROOT / "book/15_umap.ipynb", lab.folder)
+    until(lab, "15_umap.ipynb", "show(VBox(")
     run_all(page, lab, "15_umap.ipynb")
     wait_for(page, ".explorer", "r = 0.50.")
     # The dashboard has the only slider.
     assert page.locator(".explorer input").count() == 0
     drawn, image = picture(page), plot(page)
-    page.locator(".widget-hslider .noUi-handle").press("End")
-    wait_for(page, ".explorer", "r = 1.00.")
+    page.locator(".widget-hslider .noUi-handle").press("ArrowRight")
+    wait_for(page, ".explorer", "r = 0.60.")
     changes(page, image)
     assert picture(page) != drawn
-    drawn = picture(page)
+    # Where all is missing, another mask would change nothing.
+    drawn, image = picture(page), plot(page)
     page.locator(".widget-dropdown select").select_option("4")
+    changes(page, image)
     page.wait_for_function(
         "before => document.querySelector('.explorer svg').innerHTML !== before",
         arg=drawn,
     )
-    page.locator(".widget-hslider").scroll_into_view_if_needed()
+    page.locator(".explorer [role=status]").scroll_into_view_if_needed()
     page.screenshot(path=shots / "lab-15.png")
+
+
+def told(page: Page, before: list[float] | None = None) -> list[float]:
+    """The sentiment and w that a panel says, once they are others than before."""
+    found = page.wait_for_function(
+        """before => {
+          const panel = document.querySelector(".widget-hbox .widget-output");
+          const said = panel?.innerText.match(/[-+]?\\d\\.\\d\\d/g)?.map(Number);
+          return said?.length === 2 && String(said) !== String(before) && said;
+        }""",
+        arg=before,
+    )
+    return list(found.json_value())
+
+
+def test_panel_of_chapter_33(page: Page, lab: Lab, shots: Path) -> None:
+    until(lab, "33_your_own_clips.ipynb", "interactive_output(look")
+    run_all(page, lab, "33_your_own_clips.ipynb")
+    damaged = told(page)
+    image = plot(page)
+    page.get_by_label("lose the words").uncheck()
+    heard = told(page, damaged)
+    changes(page, image)
+    assert heard[1] > damaged[1] + 0.2
+    page.get_by_label("mute").uncheck()
+    listened = told(page, heard)
+    page.get_by_label("cover the camera").uncheck()
+    whole = told(page, listened)
+    # Sound and picture change the answer, and w knows the words only.
+    assert len({answer for answer, _ in (heard, listened, whole)}) == 3
+    assert min(heard[1], listened[1], whole[1]) > 0.9
+    page.get_by_label("lose the words").check()
+    part = told(page, whole)
+    page.locator(".widget-hslider .noUi-handle").nth(1).press("End")
+    lost = told(page, part)
+    assert lost[1] < 0.3 < part[1]
+    image = plot(page)
+    page.get_by_label("clip", exact=True).select_option("test0187")
+    told(page, lost)
+    changes(page, image)
+    page.locator(".widget-hbox .widget-output img").scroll_into_view_if_needed()
+    page.screenshot(path=shots / "lab-33.png")
