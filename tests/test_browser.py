@@ -82,6 +82,16 @@ def test_page_is_whole(page: Page, pages: Path, name: str) -> None:
     assert page.evaluate(too_wide) <= 0, "wider than the screen"
 
 
+def test_a_wide_plot_scrolls_on_a_phone(page: Page, pages: Path) -> None:
+    visit(page, pages, "book/15_umap")
+    assert page.viewport_size
+    room = page.viewport_size["width"]
+    images = page.locator(".cell_output > img")
+    widths = images.evaluate_all("i => i.map(x => x.getBoundingClientRect().width)")
+    # The histograms of one panel fit; the maps and the curves have several.
+    assert [width > room for width in widths] == [False, room < 600, room < 600]
+
+
 @pytest.mark.parametrize("name", names_of_pages())
 def test_page_is_light(pages: Path, name: str) -> None:
     """All that a page alone brings: its text, and the pictures that stand in it."""

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from docutils import nodes
 from tools import load_tool
 
 ROOT = Path(__file__).resolve().parents[1]
 reference = load_tool("reference", "_ext")
-printed_table = load_tool("dataframes", "_ext").printed_table
+dataframes = load_tool("dataframes", "_ext")
+printed_table = dataframes.printed_table
 
 
 def test_the_method_page_has_every_equation_of_the_model() -> None:
@@ -45,7 +47,7 @@ def test_the_api_page_lists_the_rooms_in_the_order_of_the_imports() -> None:
 
 def test_a_table_has_names_as_in_print_and_texts_told_from_numbers() -> None:
     frame = pd.DataFrame(
-        {"mae": [0.5, None], "kind": ["copied", "own"]},
+        {"mae": [0.5, None], "kind": ["copied", "own"], "why": ["so", 31 * "x"]},
         index=pd.Index(["a", "b"], name="method"),
     )
     shown = printed_table(
@@ -53,12 +55,19 @@ def test_a_table_has_names_as_in_print_and_texts_told_from_numbers() -> None:
     )
     head, body = shown.split("<tbody>")
     assert head.count("<tr") == 1  # the name of the index has no row of its own
-    assert re.findall("<th(?: [^>]*)?>([^<]*)", head) == ["method", "MAE", "kind"]
+    assert re.findall("<th(?: [^>]*)?>([^<]*)", head) == [
+        "method",
+        "MAE",
+        "kind",
+        "why",
+    ]
     assert re.findall("<td([^>]*)>([^<]*)", body) == [
         ("", "0.5"),
         (' class="text"', "copied"),
+        (' class="long text"', "so"),
         ("", "–"),
         (' class="text"', "own"),
+        (' class="long text"', 31 * "x"),
     ]
 
 
@@ -82,3 +91,14 @@ def test_formulas_code_and_minus_signs_of_a_table() -> None:
         "−0.01 ± 0.02",
         "-x",
     ]
+
+
+def test_columns_of_numbers_of_a_written_table_stand_to_the_right() -> None:
+    table = nodes.table()
+    for line in (("what", "MOSI", "size"), ("a", "1,284", "3"), ("b", "–", "large")):
+        row = nodes.row()
+        row += [nodes.entry("", nodes.paragraph(text=word)) for word in line]
+        table += row
+    dataframes.align_numbers(table)
+    placed = [entry["classes"] for entry in table.findall(nodes.entry)]
+    assert placed == 3 * [[], ["text-right"], []]

@@ -141,7 +141,7 @@ def hours(name: str) -> str:
         presets, _ = presets_of(name, preset, dataset)
         seeds = 1 if exhibit.kind == "chapter" else SEEDS
         of_data[dataset] = seeds * expected_hours(presets.values(), preset)
-    return ", ".join(f"{d} {max(h, 1):.0f}" for d, h in of_data.items())
+    return ", ".join(f"{d}\u00a0{max(h, 1):.0f}" for d, h in of_data.items())
 
 
 class PaperItems(SphinxDirective):
@@ -157,7 +157,7 @@ class PaperItems(SphinxDirective):
                 ": "
             )
             line = {
-                "exhibit": f"{title.capitalize()} {number}",
+                "exhibit": f"{title.capitalize()}\u00a0{number}",
                 "shows": shows,
                 "chapter": f"{{doc}}`/book/{exhibit.chapter}`",
                 "repeated on": REPEATED_ON[exhibit.kind],

@@ -1,9 +1,10 @@
-"""One look for all tables that pandas made, whichever chapter they are in.
+"""One look for all tables, whichever page they are on.
 
-The stored outputs stay as the chapters made them. On the pages metrics are
-called as in print, the names of the index stand in the row of the column
-names, texts are told from numbers (the style sheet aligns them), formulas and
-code are set as in the text, and what is missing is a dash.
+Columns of numbers stand to the right. The stored outputs of pandas stay as the
+chapters made them; on the pages metrics are called as in print, the names of
+the index stand in the row of the column names, texts are told from numbers
+(the style sheet aligns them), formulas and code are set as in the text, and
+what is missing is a dash.
 """
 
 import re
@@ -19,6 +20,7 @@ PRINTED = NAMES | {"missing_rate": "r"}
 TABLE = re.compile(r'<table[^>]*class="dataframe".*?</table>', re.DOTALL)
 NUMBER = re.compile(r"[-−+]?[\d.,]+(e[-+]?\d+)?( ?[±%].*)?|–")
 ROUNDED_TO_ZERO = re.compile(r"-(?=0(\.0*)?(\s|$))")
+LONG = 30  # letters; longer texts may take several lines
 FORMULA_OR_CODE = re.compile(r"\$([^$]+)\$|`([^`]+)`")
 
 
@@ -72,13 +74,14 @@ def _join_names(head: ET.Element, levels: int) -> None:
 
 
 def _mark_texts(head: ET.Element, body: ET.Element) -> None:
-    """Give columns that hold texts the class "text", their names too."""
+    """Give columns of texts the class "text", their names too."""
     rows = [[cell for cell in row if cell.tag == "td"] for row in body]
     for place, column in enumerate(zip(*rows, strict=True)):
         if not all(NUMBER.fullmatch(cell.text or "") for cell in column):
             names = list(head[-1])[-len(rows[0]) :]
+            longest = max(len(cell.text or "") for cell in column)
             for cell in (*column, *names[place : place + 1]):
-                cell.set("class", "text")
+                cell.set("class", "long text" if longest > LONG else "text")
 
 
 def _set_formulas_and_code(cell: ET.Element) -> None:
@@ -101,12 +104,23 @@ def _set_formulas_and_code(cell: ET.Element) -> None:
         part.tail = behind
 
 
+def align_numbers(table: nodes.table) -> None:
+    """Put the columns of a written table that hold numbers to the right."""
+    rows = [list(row.findall(nodes.entry)) for row in table.findall(nodes.row)]
+    for name, *cells in zip(*rows, strict=False):
+        if cells and all(NUMBER.fullmatch(cell.astext()) for cell in cells):
+            for cell in (name, *cells):
+                cell["classes"].append("text-right")
+
+
 def _doctree_read(app: Sphinx, doctree: nodes.document) -> None:
     for node in doctree.findall(nodes.raw):
         shown = TABLE.search(node.astext())
         if node.get("format") == "html" and shown is not None:
             new = nodes.raw("", printed_table(shown.group()), format="html")
             node.replace_self(new)
+    for table in doctree.findall(nodes.table):
+        align_numbers(table)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
