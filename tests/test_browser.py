@@ -90,6 +90,16 @@ def test_a_wide_plot_scrolls_on_a_phone(page: Page, pages: Path) -> None:
     widths = images.evaluate_all("i => i.map(x => x.getBoundingClientRect().width)")
     # The histograms of one panel fit; the maps and the curves have several.
     assert [width > room for width in widths] == [False, room < 600, room < 600]
+    visit(page, pages, "book/intro")
+    drawn = page.locator("figure img").bounding_box()
+    assert drawn and (drawn["width"] > room) == (room < 600)
+
+
+def test_names_of_rows_leave_room_for_numbers(page: Page, pages: Path) -> None:
+    visit(page, pages, "book/38_does_the_correction_help")
+    cells = page.locator(".table-frame").first.locator("tbody td")
+    ends = cells.evaluate_all("c => c.map(x => x.getBoundingClientRect().right)")
+    assert page.viewport_size and max(ends) < page.viewport_size["width"]
 
 
 @pytest.mark.parametrize("name", names_of_pages())

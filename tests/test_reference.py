@@ -81,7 +81,7 @@ def test_formulas_code_and_minus_signs_of_a_table() -> None:
     )
     body = shown.split("<tbody>")[1]
     math = r'<span class="math notranslate nohighlight">\({}\)</span>'
-    assert re.findall("<th>(.*?)</th>", body) == [
+    assert re.findall("<th(?: [^>]*)?>(.*?)</th>", body) == [
         f"without {math.format('L_{cc}')}, a $2",
         f"{math.format('w')} at 1",
     ]
@@ -90,6 +90,30 @@ def test_formulas_code_and_minus_signs_of_a_table() -> None:
         '<code class="literal">MASKS</code> or none',
         "−0.01 ± 0.02",
         "-x",
+    ]
+
+
+def test_rows_of_a_table_have_names_or_none() -> None:
+    """An index that only counts is left out, long names are told, losses set."""
+    frame = pd.DataFrame({"dataset": ["MOSI", "SIMS"], "MAE": [1.0, 0.5]})
+    counted = printed_table(
+        re.search("<table.*</table>", frame._repr_html_(), re.DOTALL).group()
+    )
+    assert re.findall("<th(?: [^>]*)?>([^<]*)", counted) == ["data set", "MAE"]
+    named = frame.rename_axis("run")
+    shown = printed_table(
+        re.search("<table.*</table>", named._repr_html_(), re.DOTALL).group()
+    )
+    assert re.findall("<th(?: [^>]*)?>([^<]*)", shown)[-2:] == ["0", "1"]
+    parts = ["w/o L_cc", "w/o Missing Data for Training"]
+    frame.index = pd.MultiIndex.from_product([["Table 4"], parts])
+    shown = printed_table(
+        re.search("<table.*</table>", frame._repr_html_(), re.DOTALL).group()
+    )
+    long = re.findall('<th class="long">(.*?)</th>', shown)
+    assert long == [
+        r'w/o <span class="math notranslate nohighlight">\(\mathcal{L}_{cc}\)</span>',
+        parts[1],
     ]
 
 

@@ -2,9 +2,9 @@
 
 Columns of numbers stand to the right. The stored outputs of pandas stay as the
 chapters made them; on the pages metrics are called as in print, the names of
-the index stand in the row of the column names, texts are told from numbers
-(the style sheet aligns them), formulas and code are set as in the text, and
-what is missing is a dash.
+the index stand in the row of the column names, an index that only counts is
+left out, texts are told from numbers (the style sheet aligns them), formulas
+and code are set as in the text, and what is missing is a dash.
 """
 
 import re
@@ -16,11 +16,19 @@ from sphinx.application import Sphinx
 
 from lnln.evaluation.tables import NAMES
 
-PRINTED = NAMES | {"missing_rate": "r"}
+PRINTED = NAMES | {
+    "missing_rate": "r",
+    "dataset": "data set",
+    "alpha": "α",
+    "beta": "β",
+    "gamma": "γ",
+}
 TABLE = re.compile(r'<table[^>]*class="dataframe".*?</table>', re.DOTALL)
 NUMBER = re.compile(r"[-−+]?[\d.,]+(e[-+]?\d+)?( ?[±%].*)?|–")
 ROUNDED_TO_ZERO = re.compile(r"-(?=0(\.0*)?(\s|$))")
 LONG = 30  # letters; longer texts may take several lines
+LONG_NAME = 16  # letters of a row's name; longer ones do so on a phone
+LOSS = re.compile(r"\bL_(cc|adv|rec|sp)\b")
 FORMULA_OR_CODE = re.compile(r"\$([^$]+)\$|`([^`]+)`")
 
 
@@ -42,15 +50,27 @@ def printed_table(markup: str) -> str:
         if NUMBER.fullmatch(cell.text):
             text = ROUNDED_TO_ZERO.sub("", cell.text)
             cell.text = re.sub("^-", "−", text)
+        cell.text = LOSS.sub(r"$\\mathcal{L}_{\1}$", cell.text)
     head, body = table.find("thead"), table.find("tbody")
     assert head is not None and body is not None
     levels = sum(cell.tag == "th" for cell in body[0])
+    if levels == 1 and _only_counts(head, body):
+        levels = 0
+        for row in (*head, *body):
+            row.remove(row[0])
     _join_names(head, levels)
     _mark_texts(head, body)
+    _mark_long_names(body, levels)
     for cell in body.iter():
         _set_formulas_and_code(cell)
     text = ET.tostring(table, encoding="unicode")
     return f'<div class="table-frame">{text}</div>'
+
+
+def _only_counts(head: ET.Element, body: ET.Element) -> bool:
+    """Whether the index has no name and says 0, 1, 2 and so on."""
+    unnamed = not any(row[0].text for row in head)
+    return unnamed and all(row[0].text == str(i) for i, row in enumerate(body))
 
 
 def _join_names(head: ET.Element, levels: int) -> None:
@@ -82,6 +102,18 @@ def _mark_texts(head: ET.Element, body: ET.Element) -> None:
             longest = max(len(cell.text or "") for cell in column)
             for cell in (*column, *names[place : place + 1]):
                 cell.set("class", "long text" if longest > LONG else "text")
+
+
+def _mark_long_names(body: ET.Element, levels: int) -> None:
+    """Give the names of rows the class "long" where one of a level is long."""
+    rows = [[cell for cell in row if cell.tag == "th"] for row in body]
+    for level in range(levels):
+        # A name that holds for several rows stands in the first of them only.
+        own = (row for row in rows if len(row) >= levels - level)
+        column = [row[level - levels] for row in own]
+        if max(len(cell.text or "") for cell in column) > LONG_NAME:
+            for cell in column:
+                cell.set("class", "long")
 
 
 def _set_formulas_and_code(cell: ET.Element) -> None:
