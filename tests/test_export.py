@@ -119,6 +119,19 @@ def test_a_file_that_is_wrong_in_one_number_does_not_appear(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_no_reader_takes_is_told_and_does_not_appear(
+    shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the exporter of torch 2.6 writes it: names that nothing gives."""
+    broken = onnx.load(shipped)
+    broken.graph.node[-1].input[0] = "nowhere"
+    right = SimpleNamespace(model_proto=broken)
+    monkeypatch.setattr(torch.onnx, "export", lambda *args, **options: right)
+    with pytest.raises(ExportError, match="ONNX Runtime does not take.*install torch"):
+        export_onnx(lnln.from_pretrained("mini"), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_missing_run_is_a_clear_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
