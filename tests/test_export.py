@@ -122,7 +122,7 @@ def test_a_file_that_is_wrong_in_one_number_does_not_appear(
 def test_a_file_that_no_reader_takes_is_told_and_does_not_appear(
     shipped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As the exporter of torch 2.6 writes it: names that nothing gives."""
+    """The exporter of torch 2.6, too, writes files that ONNX Runtime refuses."""
     broken = onnx.load(shipped)
     broken.graph.node[-1].input[0] = "nowhere"
     right = SimpleNamespace(model_proto=broken)
