@@ -83,7 +83,7 @@ def test_every_cell_is_there_with_its_seed(grid: tuple[Path, list[Path]]) -> Non
 
 def test_both_answers_of_a_method_stand_side_by_side(tmp_path: Path) -> None:
     command = "compare --methods almt --answers point distribution --seeds 1 --quiet"
-    options = "--mask-seeds 0 --epochs 1 --train-size 60 --device cpu"
+    options = "--mask-seeds 0 --epochs 1 --train-size 60 --device cpu --jobs 1"
     out = ["--out", str(tmp_path)]
     assert main([*command.split(), *options.split(), *out]) == 0
     names = sorted(p.parent.name for p in tmp_path.glob("*/record.json"))

@@ -17,7 +17,7 @@ from lnln.paper.reproduce import EXHIBITS, number, presets_of
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--epochs", "1", "--seeds", "1", "--quiet", "--device", "cpu"]
-SMALL += ["--mask-seeds", "0"]
+SMALL += ["--mask-seeds", "0", "--jobs", "1"]
 CHAPTERS = ["--chapters", str(ROOT / "book")]
 
 

@@ -144,7 +144,9 @@ def test_trials_behind_the_median_end_early_and_count(
     bad = [error + 1 for error in good]
     curves = [good, good, None, good, bad, good, bad, good]
     monkeypatch.setattr(study, "train", pretend(curves))
-    best = tune(tiny(tmp_path, TINY, trials=8), progress=False)
+    tuning = tiny(tmp_path, TINY, trials=8)
+    tuning = replace(tuning, preset=with_train(tuning.preset, epochs=8))
+    best = tune(tuning, progress=False)
     assert (best["pruned"], best["failed"], best["trials"]) == (1, 1, 8)
     assert best["score"] == 0.4
     table = pd.read_csv(tmp_path / "almt.csv")
@@ -153,7 +155,8 @@ def test_trials_behind_the_median_end_early_and_count(
     assert outcomes[4] == "complete" and outcomes[6] == "pruned"
     assert outcomes[2] == "failed: the gradient is not finite"
     curve = table[(table["trial"] == 6) & (table["kind"] == "curve")]
-    assert list(curve["value"]) == bad[: study.UNPRUNED_EPOCHS]
+    # Its first four epochs are its own.
+    assert list(curve["value"]) == bad[:5]
     assert "score" not in set(table[table["trial"] == 6]["kind"])
     monkeypatch.setattr(study, "train", pretend([None]))
     with pytest.raises(SettingsError, match="none of the 1 trials"):

@@ -5,8 +5,9 @@ scored and a seed of (study, trial) alone. So nothing has to be kept of a trial 
 kill interrupts but its run: the next start proposes the same settings again, and the
 run goes on where it was. The study's file is replaced as a whole after each trial.
 
-What is scored is the validation MAE of the best epoch, as everywhere. A trial that in
-some epoch is worse than the median of the others there ends ("pruned").
+What is scored is the validation MAE of the best epoch, as everywhere. A trial whose best
+so far is worse than the median of the others there ends ("pruned"), but not in the first
+half of its epochs: many a training stands still for some epochs before it learns.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ from lnln.training.settings import Preset, with_settings
 CORPORA = (7001, 7002, 7003)
 #: Trials that are never pruned, since there is nothing yet to compare with.
 UNPRUNED_TRIALS = 5
-#: Epochs in which no trial is pruned.
-UNPRUNED_EPOCHS = 5
+#: Share of a trial's epochs in which it is not pruned.
+UNPRUNED_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Tuning:
     def fingerprint(self) -> str:
         """A digest of all that decides its trials, but their number."""
         said = [self.preset.to_dict(), self.space, self.dataset.sha256, self.seed]
-        said += [self.dataset.scheme, UNPRUNED_TRIALS, UNPRUNED_EPOCHS]
+        said += [self.dataset.scheme, UNPRUNED_TRIALS, UNPRUNED_SHARE]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
@@ -155,12 +156,13 @@ def _do_trial(tuning: Tuning, before: list[Any], optuna: Any, bar: tqdm[Any]) ->
     chance = np.random.SeedSequence(tuning.seed, spawn_key=(number,))
     study = optuna.create_study(
         sampler=optuna.samplers.TPESampler(seed=int(chance.generate_state(1)[0])),
-        pruner=optuna.pruners.MedianPruner(UNPRUNED_TRIALS, UNPRUNED_EPOCHS),
+        pruner=optuna.pruners.MedianPruner(UNPRUNED_TRIALS),
     )
     study.add_trials(before)
     trial = study.ask(_distributions(tuning.space, optuna))
     settings = _settings(trial.params)
     trial.set_user_attr("settings", settings)
+    epochs = settings.get("train.epochs", tuning.preset.train.epochs)
     # By number, since a kill may leave the run of a trial that is in the study already.
     folder = tuning.path(".run") / str(number)
     clock = _Clock(folder / "cost.json")
@@ -169,7 +171,8 @@ def _do_trial(tuning: Tuning, before: list[Any], optuna: Any, bar: tqdm[Any]) ->
         clock.tick()
         trial.report(entry["validation_mae"], int(entry["epoch"]))
         bar.update()
-        if trial.should_prune():
+        early = entry["epoch"] <= UNPRUNED_SHARE * epochs
+        if not early and trial.should_prune():
             raise optuna.TrialPruned
 
     state, score, outcome = optuna.trial.TrialState.PRUNED, None, "pruned"
