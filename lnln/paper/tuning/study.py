@@ -5,9 +5,9 @@ scored and a seed of (study, trial) alone. So nothing has to be kept of a trial 
 kill interrupts but its run: the next start proposes the same settings again, and the
 run goes on where it was. The study's file is replaced as a whole after each trial.
 
-What is scored is the validation MAE of the best epoch, as everywhere. A trial whose best
-so far is worse than the median of the others there ends ("pruned"), but not in the first
-half of its epochs: many a training stands still for some epochs before it learns.
+What is scored is the validation MAE of the best epoch, as everywhere. A trial whose
+best so far is worse than the median of the others there ends ("pruned"), but not in the
+first half of its epochs: many a training stands still at first before it learns.
 """
 
 from __future__ import annotations
