@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -23,12 +24,14 @@ from lnln.evaluation.sweep import load_record
 from lnln.evaluation.tables import (
     by_rate,
     by_subset,
-    difference_to,
     latex,
     markdown,
     metric_columns,
     plain,
+    resampled_errors,
+    standing,
     summary,
+    utterance_errors,
     write_tables,
 )
 from lnln.models import TITLES
@@ -61,8 +64,8 @@ def test_every_cell_is_there_with_its_seed(grid: tuple[Path, list[Path]]) -> Non
     text = write_tables(paths, folder, "mosi")
     assert "LNLN" in text and "ALMT" in text and "Bayes limit" in text
     head, _, *lines = text.splitlines()
-    assert head.endswith(" corr | MAE less that of LNLN [95 %] |")
-    gaps = {line.split(" | ")[0][2:]: line.split(" | ")[-1] for line in lines}
+    assert head.endswith(" corr | MAE less that of LNLN [95 %] | rank [95 %] | first |")
+    gaps = {line.split(" | ")[0][2:]: line.split(" | ")[-3] for line in lines}
     assert [name for name, gap in gaps.items() if "[" in gap] == ["ALMT"]
     for name in ("overall", "rates", "modalities"):
         for suffix in (".csv", ".md", ".tex"):
@@ -127,8 +130,8 @@ def test_other_corruptions_and_masks_are_scored_without_training(
     assert "Bayes limit, intact" in {r["method"] for r in rows}
     references = [r for r in rows if r["method"] == "Bayes limit, intact"]
     assert len(references) == len({(r["rate"], r["metric"]) for r in references})
-    gap = difference_to(paths[:1], paths[1:2])
-    assert gap != difference_to(paths[:1], paths[1:2], corruption="words")
+    erased, wrong = (utterance_errors(paths, kind) for kind in ("random", "words"))
+    assert (erased != wrong).any(axis=None)
     assert not (tmp_path / "scores.csv").exists()
     # Other mask seeds are other scores.
     assert all(cell.finished for cell in small_cells(folder))
@@ -317,17 +320,44 @@ def cell(path: Path, error: torch.Tensor) -> Path:
     return path
 
 
-def test_difference_is_paired_over_utterances(tmp_path: Path) -> None:
+def test_what_methods_have_in_common_drops_out_of_their_difference(
+    tmp_path: Path,
+) -> None:
     torch.manual_seed(0)
     hard = 3 * torch.rand(1, 200)  # what both find hard
-    ours = cell(tmp_path / "ours", hard)
-    theirs = cell(tmp_path / "theirs", hard + 0.05)
-    gap, low, high = difference_to([ours], [theirs])
-    assert gap == pytest.approx(0.05, abs=1e-5)
-    assert low == pytest.approx(0.05, abs=1e-4) == high
-    noisy = cell(tmp_path / "noisy", hard[:, torch.randperm(200)] + 0.05)
-    gap, low, high = difference_to([ours], [noisy])
+    lucky = torch.tensor([-0.2, 0.0, 0.1, 0.3])  # seeds that both are helped by
+    cells: dict[str, list[Path]] = {"A": [], "B": [], "C": []}
+    for seed, luck in enumerate(lucky):
+        shuffled = hard[:, torch.randperm(200)]
+        for title, error in (("A", hard), ("B", hard + 0.05), ("C", shuffled + 0.05)):
+            path = tmp_path / f"{title}-{seed}"
+            cells[title].append(cell(path, error + 1 + luck))
+    errors = {title: utterance_errors(paths) for title, paths in cells.items()}
+    means, draws = resampled_errors(errors)
+    assert means["A"] == pytest.approx(float(1 + lucky.mean() + hard.mean()), abs=1e-5)
+    assert draws.shape == (2000, 3) and draws["A"].std() > 0.05
+    assert (draws["B"] - draws["A"]).to_numpy() == pytest.approx(0.05, abs=1e-5)
+    table = standing(means, draws, "A")
+    assert table.loc["B", "MAE less that of A [95 %]"] == "+0.050 [+0.050, +0.050]"
+    low, high = np.quantile(draws["C"] - draws["A"], [0.025, 0.975])
     assert low < 0 < high
+    assert f"[{low:+.3f}, {high:+.3f}]" in table.loc["C", "MAE less that of A [95 %]"]
+    # B is behind A in every draw, so it is never first.
+    assert (
+        table.loc["B", "first"] == "0%" and table.loc["A", "rank [95 %]"] == "1 [1, 2]"
+    )
+    first = float(table.loc["A", "first"].strip("%")) / 100
+    assert first == pytest.approx((draws["A"] < draws["C"]).mean(), abs=0.01)
+    # Seeds that only one of them has cannot be paired, and their luck stays.
+    _, apart = resampled_errors({"A": errors["A"], "B": errors["B"].iloc[:3]})
+    assert (apart["B"] - apart["A"]).std() > 0.05
+
+
+def test_one_method_has_no_rank(tmp_path: Path, grid: tuple[Path, list[Path]]) -> None:
+    paths = [path for path in grid[1] if path.name.startswith("almt")]
+    assert "rank" not in write_tables(paths, tmp_path, "mosi")
+    told = write_tables(grid[1], tmp_path, "mosi")
+    assert "| first |" in told.splitlines()[0]
 
 
 def test_missing_cell_is_named(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lnln.training.checkpoint import CheckpointError, read_tensors
 from lnln.training.scoring.distributions import DISTRIBUTION_SCORES
 from lnln.training.scoring.metrics import METRICS
 
+# Draws of the bootstrap.
 _BOOTSTRAP = 2000
 _ESCAPED = str.maketrans({"_": r"\_", "%": r"\%", "±": r"$\pm$"})
 
@@ -39,8 +40,6 @@ NAMES = {
 }
 #: Names the line of a table that each score belongs to; missing for no line of it.
 Lines = Callable[[pd.DataFrame], pd.Series]
-#: Title and ends of a confidence interval of a difference in error.
-Gap = tuple[float, float, float]
 
 
 def plain(table: pd.DataFrame) -> str:
@@ -196,46 +195,94 @@ def rate_table(
     return table
 
 
-def difference_to(
-    reference: Sequence[Path],
-    others: Sequence[Path],
-    seed: int = 0,
-    corruption: str = "random",
-) -> Gap:
-    """How much larger the error of one method is than that of another.
-
-    The mean absolute error over rates, mask seeds and training seeds, and a bootstrap
-    over the utterances of the test split, the same for both.
+def utterance_errors(paths: Sequence[Path], corruption: str = "random") -> pd.DataFrame:
+    """(S, N) mean absolute error of each test utterance, a row a training seed.
 
     Args:
-        reference, others: finished cells of two methods on the same data.
-        seed: of the bootstrap.
+        paths: finished cells of one method, S training seeds.
         corruption: under which they were scored.
-
-    Returns:
-        The difference (positive: the reference is better) and the ends of its 95 %
-        interval.
 
     Raises:
         CheckpointError: predictions are missing.
     """
-    a, b = (_errors(paths, corruption) for paths in (reference, others))
-    gap = b - a
-    draws = np.random.default_rng(seed).integers(0, len(gap), (_BOOTSTRAP, len(gap)))
-    low, high = np.quantile(gap[draws].mean(axis=1), (0.025, 0.975))
-    return float(gap.mean()), float(low), float(high)
-
-
-def _errors(paths: Sequence[Path], corruption: str) -> np.ndarray[Any, Any]:
-    """(N,) mean absolute error of each test utterance."""
-    of_cells = []
+    rows = {}
     name = file_under(corruption, "predictions.safetensors")
     for path in paths:
         tensors, _ = read_tensors(path / name)
         error = (tensors["sentiment"] - tensors["labels"]).abs()
-        of_cells.append(error.mean(dim=0).numpy())
-    errors: np.ndarray[Any, Any] = np.mean(of_cells, axis=0)
-    return errors
+        rows[path.name.rsplit("-", 1)[1]] = error.double().mean(dim=0).numpy()
+    return pd.DataFrame(rows).T
+
+
+def resampled_errors(
+    errors: Mapping[str, pd.DataFrame], seed: int = 0
+) -> tuple[pd.Series, pd.DataFrame]:
+    """Errors of methods, and what they might have been.
+
+    A bootstrap over training seeds and over utterances of the test split. All methods
+    are given the same draw of both, so what they have in common drops out of their
+    differences. With few seeds it makes intervals too short, and with one the luck of
+    the training is not in them.
+
+    Args:
+        errors: {title: (S, N) from `utterance_errors`}, all of the same utterances.
+        seed: of the bootstrap.
+
+    Returns:
+        Mean absolute errors by title; and the same for each of the draws, a row each.
+    """
+    tables = {title: error.to_numpy() for title, error in errors.items()}
+    means = pd.Series({title: table.mean() for title, table in tables.items()})
+    chance = np.random.default_rng(seed)
+    utterances = _shares(chance, next(iter(tables.values())).shape[1])
+    seeds = sorted({seed for error in errors.values() for seed in error.index})
+    drawn = pd.DataFrame(_shares(chance, len(seeds)), columns=seeds)
+    draws = {}
+    for title, table in tables.items():
+        weights = drawn[errors[title].index].to_numpy()
+        if len(table) < len(seeds):
+            # Not all have the same seeds, so they cannot be drawn together.
+            weights = _shares(chance, len(table))
+        draws[title] = (utterances @ table.T * weights).sum(axis=1)
+    return means, pd.DataFrame(draws)
+
+
+def standing(means: pd.Series, draws: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """How methods stand to each other, each with a 95 % interval.
+
+    Args:
+        means, draws: from `resampled_errors`.
+        reference: the title that the others are compared with, if it is one of these.
+
+    Returns:
+        By title, as texts: how much larger the error is than the reference's; the rank
+        of the error (1: the smallest); and the share of draws in which it is first.
+    """
+    ranks = draws.rank(axis=1)
+    low, high = (ranks.quantile(q, interpolation="nearest") for q in (0.025, 0.975))
+    table = pd.DataFrame(index=means.index)
+    if reference in means:
+        gaps = means - means[reference]
+        moved = draws.sub(draws[reference], axis=0).quantile([0.025, 0.975])
+        table[f"MAE less that of {reference} [95 %]"] = [
+            ""
+            if title == reference
+            else "{:+.3f} [{:+.3f}, {:+.3f}]".format(gaps[title], *moved[title])
+            for title in means.index
+        ]
+    table["rank [95 %]"] = [
+        f"{rank:.0f} [{low[title]:.0f}, {high[title]:.0f}]"
+        for title, rank in means.rank().items()
+    ]
+    table["first"] = (ranks == 1).mean().map("{:.0%}".format)
+    return table
+
+
+def _shares(chance: np.random.Generator, count: int) -> np.ndarray[Any, Any]:
+    """(draws, count): each one's share of a draw of `count` with replacement."""
+    even = np.full(count, 1 / count)
+    shares: np.ndarray[Any, Any] = chance.multinomial(count, even, _BOOTSTRAP) / count
+    return shares
 
 
 def write_tables(
@@ -271,8 +318,14 @@ def write_tables(
     metrics = METRICS[scheme]
     overall = summary(scores, metrics)
     errors = overall[overall["metric"] == "mae"].set_index("method")["mean"]
-    gaps = _gaps(paths, titles, reference, corruption)
-    text = _write_table(file("overall"), overall, errors, metrics, gaps)
+    cells: dict[str, list[Path]] = {}
+    for path in paths:
+        cells.setdefault(title_of(path, titles), []).append(path)
+    beside = None
+    if len(cells) > 1:
+        errors_of = {t: utterance_errors(p, corruption) for t, p in cells.items()}
+        beside = standing(*resampled_errors(errors_of), reference)
+    text = _write_table(file("overall"), overall, errors, metrics, beside)
     _write_table(file("rates"), summary(scores, metrics, by_rate), errors, metrics)
     told = summary(scores, DISTRIBUTION_SCORES, by_rate)
     if not set(told["method"]) <= set(ev.REFERENCES):
@@ -285,35 +338,20 @@ def write_tables(
     return text
 
 
-def _gaps(
-    paths: Sequence[Path], titles: Mapping[str, str], reference: str, corruption: str
-) -> pd.Series:
-    """What is printed beside each title of how its error differs; may be empty."""
-    cells: dict[str, list[Path]] = {}
-    for path in paths:
-        cells.setdefault(title_of(path, titles), []).append(path)
-    ours = cells.pop(reference, [])
-    texts = {}
-    for title, theirs in cells.items() if ours else ():
-        gap = difference_to(ours, theirs, corruption=corruption)
-        texts[title] = "{:+.3f} [{:+.3f}, {:+.3f}]".format(*gap)
-    return pd.Series(texts, name=f"MAE less that of {reference} [95 %]", dtype=str)
-
-
 def _write_table(
     path: Path,
     means: pd.DataFrame,
     errors: pd.Series,
     metrics: Sequence[str],
-    gaps: pd.Series | None = None,
+    beside: pd.DataFrame | None = None,
 ) -> str:
     """Write .csv, .md and .tex, the largest errors first; returns the Markdown."""
     setting, _ = pd.factorize(means["setting"])
     means = means.iloc[np.lexsort([-means["method"].map(errors), setting])]
     ev.write_csv(path.with_suffix(".csv"), means)
     table = metric_columns(means, metrics)
-    if gaps is not None and len(gaps):
-        table = table.join(gaps).fillna("")
+    if beside is not None:
+        table = table.join(beside).fillna("")
     for form, suffix in ((markdown, ".md"), (latex, ".tex")):
         with atomic_path(path.with_suffix(suffix)) as draft:
             draft.write_text(form(table) + "\n", encoding="utf-8")
