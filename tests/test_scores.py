@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from lnln.evaluation.sweep import BAYES, write_csv
 from lnln.models import TITLES
 from lnln.paper.reproduce import expected_hours
+from lnln.training.checkpoint import write_tensors
 from lnln.training.presets import PRESETS, preset_for
 
 tool = load_tool("scores")
@@ -78,6 +79,21 @@ def test_the_file_of_a_chapter_has_five_decimals(
     head, first, *_ = out.read_text().splitlines()
     assert head == "run,seed,corruption,metric,rate,value"
     assert first == "lnln_gamma0,7,words,mae,0.0,3.00000"
+
+
+def test_errors_by_utterance_are_means_over_masks_and_rates(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {
+        "labels": torch.tensor([1.0, -2.0]),
+        "sentiment": torch.tensor([[1.5, -2.0], [0.0, -2.25]]),
+    }
+    write_tensors(run / "predictions.safetensors", told, {})
+    out = tmp_path / "errors.csv"
+    command = ["scores.py", str(out), "--by-utterance", str(run)]
+    monkeypatch.setattr("sys.argv", command)
+    assert tool.main() == 0
+    assert out.read_text().splitlines() == ["run,seed,0,1", "lnln_gamma0,7,0.75,0.125"]
 
 
 def test_a_run_without_scores_is_named(tmp_path: Path) -> None:

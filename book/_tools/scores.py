@@ -4,9 +4,10 @@
 
 RUN is a folder that `lnln evaluate`, `lnln compare` or `lnln reproduce` has
 scored, called NAME-SEED. What is written is the mean over the mask seeds at
-each rate; with --by-mask the mean over r = 0 to 0.9 for each mask seed. The
+each rate; with --by-mask the mean over r = 0 to 0.9 for each mask seed, with
+--by-utterance the mean absolute error of each test utterance. The
 score on the validation split by which the epoch was chosen is in it, too,
-as "validation" without a rate.
+as "validation" without a rate (not with the last two).
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 import pandas as pd
 
 from lnln.evaluation.sweep import REFERENCES, load_record, read_csv, write_csv
+from lnln.evaluation.tables import utterance_errors
 from lnln.missing.erasing import TEST_RATES
 
 METRICS = ("mae", "corr", "acc2_neg_pos", "acc7", "completeness")
@@ -57,6 +59,13 @@ def scores(folder: Path, by_mask: bool) -> pd.DataFrame:
     return means
 
 
+def errors(folder: Path) -> pd.DataFrame:
+    """A row with the columns "run", "seed" and a number per utterance."""
+    row = utterance_errors([folder]).rename_axis(index="seed").reset_index()
+    row.insert(0, "run", folder.name.rsplit("-", 1)[0])
+    return row.round(4)
+
+
 def main() -> int:
     """Write the file."""
     parser = argparse.ArgumentParser(
@@ -65,12 +74,17 @@ def main() -> int:
     )
     parser.add_argument("out", type=Path)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN")
-    parser.add_argument("--by-mask", action="store_true")
+    forms = parser.add_mutually_exclusive_group()
+    forms.add_argument("--by-mask", action="store_true")
+    forms.add_argument("--by-utterance", action="store_true")
     options = parser.parse_args()
-    table = pd.concat(scores(run, options.by_mask) for run in options.runs)
-    table["value"] = table["value"].map("{:.5f}".format)
+    if options.by_utterance:
+        table = pd.concat(map(errors, options.runs))
+    else:
+        table = pd.concat(scores(r, options.by_mask) for r in options.runs)
+        table["value"] = table["value"].map("{:.5f}".format)
     write_csv(options.out, table)
-    print(f"{options.out}: {len(table)} scores of {len(options.runs)} runs")
+    print(f"{options.out}: {len(table)} lines of {len(options.runs)} runs")
     return 0
 
 
