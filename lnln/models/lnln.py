@@ -150,7 +150,7 @@ class EffectivenessDiscriminator(nn.Module):
 
 
 class DominantScales(nn.Module):
-    """Eq. 2: H^i_d = E^i_d(H^{i-1}_d), the dominant feature at further scales."""
+    """Eq. 2: H^i_d = E^i(H^{i-1}_d), the dominant feature at further scales."""
 
     def __init__(self, config: LNLNConfig) -> None:
         super().__init__()
