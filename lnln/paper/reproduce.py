@@ -74,7 +74,7 @@ EXHIBITS = {
     "table5": Exhibit("without loss terms", _ABLATION, "overall", _BOTH, "ablation"),
     "table6": Exhibit("without modalities", _ABLATION, "overall", kind="ablation"),
     "table7": Exhibit("weights of the losses", _ABLATION, "overall", _BOTH, "ablation"),
-    "table8": Exhibit("spread between runs", _ABLATION, "spread"),
+    "table8": Exhibit("standard deviations", _ABLATION, "spread"),
     "table9": Exhibit("by missing rate", _SEVEN, "rates", _ENGLISH),
     "table10": Exhibit("by missing rate", _SEVEN, "rates", _CHINESE),
     "table11": Exhibit("modalities missing, mean", _SUBSETS, "modalities", _ENGLISH),
