@@ -65,7 +65,7 @@ OTHER_PARAMETERS: dict[str, dict[str, Any]] = {
     "31_how_sure": {"seed": 1},
     "32_from_install_to_a_number": {"utterances": 400, "epochs": 4},
     "33_your_own_clips": {"shown": "test0028", "share": 0.4, "row": 8},
-    "34_your_own_method": {"seeds": [1111, 1112], "few": 80},
+    "34_your_own_method": {"seeds": [1111, 1112], "few": 80, "epochs": 4},
     "35_reporting": {"methods": ["lnln", "self_mm"], "seeds": [4, 5]},
     "36_p_rmf": {"seed": 1, "epochs": 2},
     "37_tf_mamba": {"seed": 1, "epochs": 2},
