@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from lnln import PRESETS, Split, simulate, write_mmsa
+from lnln import PRESETS, LossWeights, Split, simulate, write_mmsa
 from lnln.cli.main import main
+from lnln.data.files import data_dir
 from lnln.evaluation.tables import markdown
 from lnln.models import METHODS
 from lnln.paper.ablation import ablations, folder_name
 from lnln.paper.printed import printed, side_by_side
 from lnln.paper.reproduce import EXHIBITS, number, presets_of
+from lnln.paper.tuning.study import read_best
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = ["--epochs", "1", "--seeds", "1", "--quiet", "--device", "cpu"]
@@ -77,7 +79,7 @@ def test_ablations_have_the_names_of_the_paper(table: int, dataset: str) -> None
 
 
 def test_ablations_change_something_and_only_what_is_the_same_has_one_name() -> None:
-    base = PRESETS["mini"]
+    base = PRESETS["mosi"]  # it has the weights that Table 7 turns
     presets = [p for table in (4, 5, 6, 7) for p in ablations(table, base).values()]
     names = {folder_name(p, base) for p in presets}
     assert len(names) == len({repr(p) for p in presets}) == 16
@@ -139,7 +141,22 @@ def test_a_file_has_the_settings_that_the_paper_has_for_it(
     told = capsys.readouterr().out
     assert f"--preset {preset}" in told and "at most 200 epochs" in told
     assert main([*command, "--preset", "mini"]) == 0
+    assert "at most 30 epochs" in capsys.readouterr().out
+
+
+def test_what_a_search_found_is_ablated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored = data_dir() / "compare" / "earlier" / "lnln.json"
+    earlier = read_best(stored)["settings"]
+    presets, _ = presets_of("table5", "mini", "MOSI", {"lnln": earlier})
+    assert presets["lnln_beta0"].loss == LossWeights(beta=0.0)
+    assert presets["lnln_beta0"].train.epochs == 40
+    command = ["reproduce", "table5", "--dry-run", "--out", str(tmp_path)]
+    assert main([*command, "--settings", str(stored)]) == 0
     assert "at most 40 epochs" in capsys.readouterr().out
+    assert main([*command, "--settings", str(stored.with_name("almt.json"))]) == 1
+    assert "ALMT, which is not trained here" in capsys.readouterr().err
 
 
 def test_runs_on_other_data_are_other_runs(out: str, data: str) -> None:

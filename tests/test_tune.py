@@ -3,6 +3,7 @@
 import builtins
 import json
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from own_methods import WORDS
 
 from lnln.cli.main import main
 from lnln.data.errors import SettingsError
+from lnln.data.files import data_dir
 from lnln.models import METHODS, build_model
 from lnln.paper.tuning import study
 from lnln.paper.tuning.space import OWN, Range, space_of
 from lnln.paper.tuning.study import CORPORA, Tuning, fresh_corpora, read_best, tune
 from lnln.training.loop import TrainingError, train
 from lnln.training.presets import preset_for
+from lnln.training.presets.found import FOUND
 from lnln.training.run import start_run
 from lnln.training.settings import Preset, with_settings, with_train
 
@@ -52,6 +55,27 @@ def test_fresh_corpora_are_scored_together() -> None:
         f"simulated{seed}" for seed in CORPORA
     }
     assert TINY.sha256 != fresh_corpora("mini", 33).sha256
+
+
+@pytest.mark.parametrize("method", FOUND)
+def test_presets_are_what_the_stored_searches_found(method: str) -> None:
+    best = read_best(data_dir() / "tuning" / f"{method}.json")
+    assert FOUND[method] == best["settings"] and best["method"] == method
+    preset = preset_for(method, "mini")
+    assert with_settings(preset, best["settings"]) == preset
+
+
+def test_a_stored_search_can_go_on_from_the_new_presets(tmp_path: Path) -> None:
+    for suffix in (".journal", ".csv", ".json"):
+        stored = data_dir() / "tuning" / f"cenet{suffix}"
+        shutil.copy(stored, tmp_path / stored.name)
+    preset = with_train(preset_for("cenet", "mini"), seed=CORPORA[0])
+    space = space_of(preset)
+    data = fresh_corpora()
+    again = Tuning("cenet", preset, space, data, tmp_path, 24, CORPORA[0])
+    stored = read_best(tmp_path / "cenet.json")
+    best = tune(again, progress=False)  # trains nothing
+    assert {key: best[key] for key in stored} == stored
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -187,7 +211,7 @@ def test_what_is_found_trains_and_is_compared(
     settings = ["--settings", f"{out}/almt.json"]
     compare = ["compare", "--seeds", "1", *QUICK, *settings, "--methods"]
     assert main([*compare, "misa", "--out", str(tmp_path / "grid")]) == 1
-    assert "settings of ALMT, which is not compared" in capsys.readouterr().err
+    assert "settings of ALMT, which is not trained here" in capsys.readouterr().err
     grid = ["--mask-seeds", "0", "--out", str(tmp_path / "grid")]
     assert main([*compare, "almt", *grid]) == 0
     cell = json.loads((tmp_path / "grid" / "almt-1" / "record.json").read_text())
@@ -213,14 +237,15 @@ def test_the_encoder_learns_at_its_own_rate(tmp_path: Path) -> None:
     assert {rate for p, rate in rates.items() if p not in inside} == {peak}
     values = preset_for("lnln", "mini").to_dict()
     del values["train"]["encoder_rate"]  # as in checkpoints of earlier versions
-    assert Preset.from_dict(values) == preset_for("lnln", "mini")
+    assert Preset.from_dict(values) == with_train(preset, encoder_rate=1.0)
 
 
 def test_settings_are_changed_by_name_or_refused() -> None:
     preset = preset_for("self_mm", "mini")
     changes = {"model.rates.1": 2.0, "model.dropouts": 0.3, "train.epochs": 7}
     changed = with_settings(preset, changes)
-    assert changed.model.rates == (1.0, 2.0, 1.0)  # type: ignore[attr-defined]
+    rates = preset.model.rates  # type: ignore[attr-defined]
+    assert changed.model.rates == (rates[0], 2.0, rates[2])  # type: ignore[attr-defined]
     assert changed.model.dropouts == (0.3,) * 4  # type: ignore[attr-defined]
     assert changed.train == replace(preset.train, epochs=7)
     for name, value in (

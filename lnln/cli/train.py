@@ -249,7 +249,7 @@ def refuse(options: argparse.Namespace, names: Sequence[str], reason: str) -> No
 
 def _preset(options: argparse.Namespace) -> Preset:
     preset = preset_for(options.method, options.preset)
-    if is_simulated(options):
+    if is_simulated(options) and preset.model.encoder.name is not None:
         # The corpus has its own vocabulary, which no pretrained encoder knows.
         own = PRESETS["mini"].model.encoder
         preset = replace(preset, model=replace(preset.model, encoder=own))

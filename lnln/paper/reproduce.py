@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from lnln.paper.printed import printed
 from lnln.training.presets import PRESETS, preset_for
 from lnln.training.run import disk_of, size
 from lnln.training.scoring.metrics import METRICS
-from lnln.training.settings import Preset
+from lnln.training.settings import Preset, with_settings
 
 #: The methods of Table 8.
 STABILITY = ("misa", "self_mm", "cenet", "tfr_net", "lnln")
@@ -100,7 +100,10 @@ def number(name: str) -> int:
 
 
 def presets_of(
-    name: str, preset: str, dataset: str
+    name: str,
+    preset: str,
+    dataset: str,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> tuple[dict[str, Preset], dict[str, str]]:
     """The settings that an exhibit trains with.
 
@@ -108,16 +111,17 @@ def presets_of(
         name: a key of `EXHIBITS` of kind "methods", "ablation" or "chapter".
         preset: "mini", "mosi", "mosei" or "sims".
         dataset: as the paper names it; decides the weights of Table 7.
+        settings: {method: changes of its preset, see `with_settings`}.
 
     Returns:
         {name of the runs: settings} and {name of the runs: title}.
     """
     exhibit = EXHIBITS[name]
     if exhibit.kind == "ablation":
-        base = PRESETS[preset]
-        settings = ablations(number(name), base, dataset)
-        titles = {folder_name(p, base): title for title, p in settings.items()}
-        return {folder: settings[title] for folder, title in titles.items()}, titles
+        base = with_settings(PRESETS[preset], (settings or {}).get("lnln", {}))
+        changed = ablations(number(name), base, dataset)
+        titles = {folder_name(p, base): title for title, p in changed.items()}
+        return {folder: changed[title] for folder, title in titles.items()}, titles
     # The methods of the paper, which knows no later ones.
     compared = set(printed(2, "MOSI")["method"])
     methods = [m for m, title in TITLES.items() if title in compared]
@@ -125,7 +129,11 @@ def presets_of(
         methods = ["lnln"]
     elif exhibit.table == "spread":
         methods = list(STABILITY)
-    return {m: preset_for(m, preset) for m in methods}, dict(TITLES)
+    presets = {
+        m: with_settings(preset_for(m, preset), (settings or {}).get(m, {}))
+        for m in methods
+    }
+    return presets, dict(TITLES)
 
 
 def plan(cells: list[Cell], dataset: Dataset) -> list[str]:

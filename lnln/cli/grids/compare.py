@@ -50,8 +50,8 @@ def add_compare(commands: Subparsers) -> None:
         "scores.csv, curves.png and the tables overall, rates, (with --modalities) "
         "modalities and (with --answers distribution) distributions as .csv, .md and "
         ".tex. Under another --corruption the same models are scored, not trained "
-        "again. On simulated data the mini preset takes 1 "
-        "to 4 minutes a method and seed on a CPU.",
+        "again. On simulated data the mini preset takes "
+        "half a minute to 7 minutes a method and seed on a CPU.",
     )
     parser.add_argument(
         "--methods",
@@ -72,14 +72,6 @@ def add_compare(commands: Subparsers) -> None:
     parser.add_argument(
         "--modalities", action="store_true", help="also all subsets of modalities"
     )
-    parser.add_argument(
-        "--settings",
-        type=Path,
-        nargs="+",
-        default=[],
-        metavar="FILE",
-        help="NAME.json of lnln tune, of some of the methods: what it found for them",
-    )
     add_grid_options(parser, "runs/compare")
     parser.set_defaults(run=_compare)
 
@@ -96,6 +88,14 @@ def add_grid_options(parser: argparse.ArgumentParser, out: str) -> None:
         choices=sorted(PRESETS),
         default="mini",
         help="settings of network and training",
+    )
+    parser.add_argument(
+        "--settings",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="NAME.json of lnln tune, of some of the methods: what it found for them",
     )
     add_data_options(parser)
     for name, seeds in (("--seeds", [1111, 1112, 1113]), ("--mask-seeds", [0, 1, 2])):
@@ -150,7 +150,7 @@ def adapted(
     encoder = preset.model.encoder
     if options.encoder is not None:
         encoder = EncoderConfig(name=options.encoder)
-    elif dataset.name == "simulated":
+    elif dataset.name == "simulated" and encoder.name is not None:
         encoder = PRESETS["mini"].model.encoder
     preset = replace(preset, model=replace(preset.model, encoder=encoder))
     preset = with_settings(preset, settings or {})
@@ -159,18 +159,26 @@ def adapted(
     return with_train(preset, epochs=options.epochs, patience=options.epochs)
 
 
-def _tuned(
+def tuned(
     paths: Sequence[Path], wanted: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """{(method, answer): settings} of what `lnln tune` wrote."""
+    """{(method, answer): settings} of what `lnln tune` wrote.
+
+    Args:
+        paths: of its files.
+        wanted: methods and answers that can have settings.
+
+    Raises:
+        SettingsError: a file is no such file, or of another method or answer.
+    """
     found = {}
     for path in paths:
         best = read_best(path)
         key = (best["method"], best["answer"])
         if key not in wanted:
             raise SettingsError(
-                f"{path} has settings of {title_of(*key)}, which is not compared; "
-                "leave it out, or add it to --methods and --answers"
+                f"{path} has settings of {title_of(*key)}, which is not trained here; "
+                "leave it out"
             )
         found[key] = best["settings"]
     return found
@@ -188,14 +196,14 @@ def _compare(options: argparse.Namespace) -> int:
         for method in methods
         for answer in options.answers
     }
-    tuned = _tuned(options.settings, list(names.values()))
+    settings = tuned(options.settings, list(names.values()))
     presets = {
         name: with_train(
             adapted(
                 preset_for(method, options.preset),
                 options,
                 dataset,
-                tuned.get((method, answer)),
+                settings.get((method, answer)),
             ),
             answer=answer,
         )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lnln.cli import Subparsers
-from lnln.cli.grids.compare import adapted, add_grid_options, jobs_of
+from lnln.cli.grids.compare import adapted, add_grid_options, jobs_of, tuned
 from lnln.cli.train import source_for
 from lnln.data.batch import Dataset
 from lnln.data.errors import MissingPackageError, SettingsError
 from lnln.data.opening import Source, open_source
 from lnln.evaluation.describe import said
 from lnln.evaluation.tables import markdown
+from lnln.models import TITLES
 from lnln.paper.grid import Cell, cells_of, run_grid
 from lnln.paper.printed import printed, side_by_side
 from lnln.paper.reproduce import (
@@ -92,7 +94,10 @@ def _reproduce(options: argparse.Namespace) -> int:
     folder = options.out / f"{options.preset}-{dataset.sha256[:8]}"
     if exhibit.kind == "chapter":
         return _draw(options, source, dataset, folder)
-    presets, titles = presets_of(options.exhibit, options.preset, dataset_name)
+    settings = _settings(options, exhibit.kind)
+    presets, titles = presets_of(
+        options.exhibit, options.preset, dataset_name, settings
+    )
     presets = {name: adapted(p, options, dataset) for name, p in presets.items()}
     cells = cells_of(
         presets,
@@ -130,6 +135,13 @@ def _reproduce(options: argparse.Namespace) -> int:
         print(f"The paper's, as printed, {dataset_name} (see chapter 27 for errors):\n")
         print(markdown(side_by_side(printed(number(options.exhibit), dataset_name))))
     return 0
+
+
+def _settings(options: argparse.Namespace, kind: str) -> dict[str, dict[str, Any]]:
+    """{method: settings} from --settings, of methods that the exhibit trains."""
+    methods = list(TITLES) if kind == "methods" else ["lnln"]
+    found = tuned(options.settings, [(method, "point") for method in methods])
+    return {method: settings for (method, _), settings in found.items()}
 
 
 def _named(preset: str | None) -> str | None:
@@ -204,7 +216,9 @@ def _draw(
     cells: list[Cell] = []
     # The book's own model serves for the book's own data.
     if "run" in wanted and source.spec != "simulated:mini":
-        presets = {"lnln": adapted(PRESETS[options.preset], options, dataset)}
+        settings = _settings(options, "chapter").get("lnln")
+        lnln = adapted(PRESETS[options.preset], options, dataset, settings)
+        presets = {"lnln": lnln}
         seeds, device = options.seeds[:1], options.device
         cells = cells_of(presets, source, folder, seeds, device=device)
         print(f"a chapter shows one run: seed {seeds[0]}")

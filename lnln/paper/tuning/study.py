@@ -79,8 +79,13 @@ class Tuning:
         return self.folder / f"{self.name}{suffix}"
 
     def fingerprint(self) -> str:
-        """A digest of all that decides its trials, but their number."""
-        said = [self.preset.to_dict(), self.space, self.dataset.sha256, self.seed]
+        """A digest of all that decides its trials, but their number.
+
+        What is searched may stand in the preset as it will.
+        """
+        anything = {name: choice[0] for name, choice in self.space.items()}
+        fixed = with_settings(self.preset, _with_patience(anything))
+        said = [fixed.to_dict(), self.space, self.dataset.sha256, self.seed]
         said += [self.dataset.scheme, UNPRUNED_TRIALS, UNPRUNED_SHARE]
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
@@ -246,8 +251,13 @@ def _settings(proposed: dict[str, Any]) -> dict[str, Any]:
         name: float(f"{value:.3g}") if isinstance(value, float) else value
         for name, value in proposed.items()
     }
+    return _with_patience(settings)
+
+
+def _with_patience(settings: dict[str, Any]) -> dict[str, Any]:
+    # Where epochs are searched, none is left out for want of patience.
     if "train.epochs" in settings:
-        settings["train.patience"] = settings["train.epochs"]
+        return {**settings, "train.patience": settings["train.epochs"]}
     return settings
 
 

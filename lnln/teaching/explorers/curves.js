@@ -1,7 +1,8 @@
 // Scores over the missing rate, a line a method; each can be switched off.
 const LINES = [["black", "6 4"], [COLOURS.blue, ""], [COLOURS.yellow, "10 3 2 3"],
   ["grey", "2 4"], [COLOURS.orange, ""], [COLOURS.green, "6 4"], [COLOURS.pink, ""],
-  [COLOURS.sky, "2 4"], ["#aa4499", "6 4"], ["#999933", ""]].map(([colour, dash]) =>
+  [COLOURS.sky, "2 4"], ["#aa4499", "6 4"], ["#999933", ""], ["#cc6677", "2 3"],
+  ["#8c6d31", "10 3 2 3"]].map(([colour, dash]) =>
   [colour === "black" ? "currentColor" : colour, dash]);
 
 const lineOf = (i) => LINES[i % LINES.length];
