@@ -399,6 +399,22 @@ def test_chapters_run_side_by_side_and_a_failure_is_named(small_book: Path) -> N
     assert texts == {"01_threads": "1\n", "02_stops": "", "03_adds": "42\n"}
 
 
+def test_a_kernel_that_does_not_start_is_started_once_more(
+    small_book: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, tries = chapters.NoFrontend.execute, []
+
+    def fails_at_first(client: Any, **options: Any) -> nbformat.NotebookNode:
+        tries.append(client)
+        if len(tries) == 1:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return start(client, **options)
+
+    monkeypatch.setattr(chapters.NoFrontend, "execute", fails_at_first)
+    done = chapters.run(small_book / "03_adds.ipynb")
+    assert printed(done) == "42\n" and len(tries) == 2
+
+
 def test_a_run_that_succeeds_prints_one_line_a_chapter(
     small_book: Path, tmp_path: Path
 ) -> None:
