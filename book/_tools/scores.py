@@ -6,8 +6,8 @@ RUN is a folder that `lnln evaluate`, `lnln compare` or `lnln reproduce` has
 scored, called NAME-SEED. What is written is the mean over the mask seeds at
 each rate; with --by-mask the mean over r = 0 to 0.9 for each mask seed, with
 --by-utterance the mean absolute error of each test utterance. The
-score on the validation split by which the epoch was chosen is in it, too,
-as "validation" without a rate (not with the last two).
+score on the validation split by which the epoch was chosen, "validation",
+and the "epoch" are in it, too, without a rate (not with the last two).
 """
 
 import argparse
@@ -52,9 +52,11 @@ def scores(folder: Path, by_mask: bool) -> pd.DataFrame:
     by = ["seed", "corruption", "metric", "mask_seed" if by_mask else "rate"]
     means = every[used].groupby(by, sort=False)["value"].mean().reset_index()
     if (best := record["best"].get("validation")) and not by_mask:
-        chosen = {"seed": means.seed[0], "corruption": "random"}
-        chosen |= {"metric": "validation", "value": best["score"]}
-        means = pd.concat([means, pd.DataFrame([chosen])])
+        chosen = {"metric": ["validation", "epoch"]}
+        chosen["value"] = [best["score"], best["epoch"]]
+        chosen = pd.DataFrame(chosen)
+        chosen[["seed", "corruption"]] = means.seed[0], "random"
+        means = pd.concat([means, chosen])
     means.insert(0, "run", folder.name.rsplit("-", 1)[0])
     return means
 
