@@ -52,10 +52,10 @@ pages: $(STAMP)  ## build the pages from the stored outputs, for a first look: r
 	$(render)
 
 # As many processes as cores, each on one thread: more threads would wait for each other.
-test nightly: export OMP_NUM_THREADS = 1
-test nightly: export MKL_NUM_THREADS = 1
-test nightly: export OPENBLAS_NUM_THREADS = 1
-test nightly: export NUMBA_NUM_THREADS = 1
+test nightly gpu: export OMP_NUM_THREADS = 1
+test nightly gpu: export MKL_NUM_THREADS = 1
+test nightly gpu: export OPENBLAS_NUM_THREADS = 1
+test nightly gpu: export NUMBA_NUM_THREADS = 1
 
 test: lint  ## lint, run the tests, compare every chapter with its stored outputs
 	$(PYTEST) tests --ignore=tests/benchmarks

@@ -32,6 +32,9 @@ from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset
 
 _FORMAT = 1
+#: Corrupted utterances a sweep computes at once: on a CPU as many as its cache can use,
+#: on a GPU enough to keep it busy.
+SWEPT_AT_ONCE = {"cpu": 256, "cuda": 4096}
 _STATISTICS = ("audio_mean", "audio_scale", "vision_mean", "vision_scale")
 
 
@@ -102,7 +105,7 @@ class TrainedModel:
         return self.model(self.model.trim(batch))
 
     def predict(
-        self, batch: Batch, rates: Tensor, uniforms: Uniforms, size: int = 256
+        self, batch: Batch, rates: Tensor, uniforms: Uniforms, size: int | None = None
     ) -> Predictions:
         """Erase from complete utterances and predict: `sweep` of one corruption."""
         (predictions,) = self.sweep(batch, [(rates, uniforms)], size)
@@ -112,7 +115,7 @@ class TrainedModel:
         self,
         batch: Batch,
         corruptions: Sequence[tuple[Tensor, Uniforms]],
-        size: int = 256,
+        size: int | None = None,
     ) -> list[Predictions]:
         """Predict complete utterances under several corruptions at once.
 
@@ -124,8 +127,9 @@ class TrainedModel:
             batch: N complete utterances in raw units.
             corruptions: per corruption (N, 3) missing rates of language, audio,
                 vision, and the draws of `split_uniforms`.
-            size: corrupted utterances per batch; it does not change what is erased.
-                Where a GPU's memory does not hold so many, halves are tried.
+            size: corrupted utterances per batch, by default as `SWEPT_AT_ONCE` says;
+                it does not change what is erased. Where a GPU's memory does not hold
+                so many, halves are tried.
 
         Returns:
             One `Predictions` per corruption, in the order of `batch`, on the CPU.
@@ -147,6 +151,7 @@ class TrainedModel:
         wide = (config.answer_size,) if config.answer_size > 1 else ()
         answer, completeness = torch.empty(*shape, *wide), torch.empty(shape)
         self.model.eval()
+        size = size or SWEPT_AT_ONCE[device.type]
         groups = list(batches_by_length(batch, max(1, size // len(used))))
         while groups:
             index = groups[0]

@@ -6,11 +6,11 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from lnln.data.errors import SettingsError, UserError
 
@@ -41,10 +41,14 @@ def resolve_device(name: torch.device | str = "auto") -> torch.device:
             f"device {name!r} is not to be had here; choose from auto, "
             + ", ".join(known)
         )
+    if name != "cpu":
+        # cuBLAS repeats exactly only with this set before its first use.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device(name)
 
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -126,18 +130,34 @@ def repeatable(where: torch.device, bf16: bool) -> Iterator[None]:
     if where.type != "cuda":
         yield
         return
-    # cuBLAS repeats exactly only with this set before its first use.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     exact = torch.are_deterministic_algorithms_enabled()
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    memory: Any = torch.utils.deterministic
+    fills = memory.fill_uninitialized_memory
     precision = torch.get_float32_matmul_precision()
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # Only warned, attention would take the backward pass that does not repeat.
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads memory before it is written; filling it is a kernel a tensor.
+    memory.fill_uninitialized_memory = False
     if bf16:
         torch.set_float32_matmul_precision("high")
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(exact)
+        torch.use_deterministic_algorithms(exact, warn_only=warns)
+        memory.fill_uninitialized_memory = fills
         torch.set_float32_matmul_precision(precision)
+
+
+def compiled(model: M) -> M:
+    """A model through `torch.compile`, for batches whose lengths change."""
+    # One of Inductor's analyses fails on changing sizes in torch 2.11, though its
+    # setting says that it does not apply to them; where it is unknown it is not needed.
+    name = "triton.coalesce_tiling_analysis"
+    options: dict[str, Any] = {}
+    if name in torch._inductor.list_options():
+        options[name] = False
+    return cast(M, torch.compile(model, dynamic=True, options=options))
 
 
 def launched() -> bool:

@@ -29,7 +29,7 @@ from lnln.training.checkpoint import (
     with_prefix,
     write_tensors,
 )
-from lnln.training.devices import Processes
+from lnln.training.devices import Processes, compiled
 from lnln.training.settings import SELECTIONS, Preset, TrainConfig
 
 
@@ -121,8 +121,7 @@ def start_run(
     standardizer = None
     if preset.train.standardize:
         standardizer = Standardizer.fit(dataset.train.batch)
-    # Lengths change from batch to batch, so sizes are kept symbolic.
-    forward = torch.compile(model, dynamic=True) if preset.train.compile else model
+    forward = compiled(model) if preset.train.compile else model
     run = Run(
         preset,
         dataset,

@@ -12,8 +12,7 @@ import torch
 from lnln import try_method
 from lnln.cli.main import main
 from lnln.evaluation.sweep import read_csv
-from lnln.models.lnln import LNLN
-from lnln.models.method import Method
+from lnln.training.checkpoint import TrainedModel
 
 pytestmark = pytest.mark.gpu
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,17 +22,15 @@ ROOT = Path(__file__).resolve().parents[2]
 def swept(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The devices on which predictions are made."""
     seen: set[str] = set()
-    for kind in (Method, LNLN):
-        inner = kind.predict_corruptions
+    inner = TrainedModel._answers
 
-        def watched(
-            self: Any, complete: Any, corruptions: Any, inner: Any = inner
-        ) -> Any:
-            seen.add(complete.device.type)
-            seen.update(p.device.type for p in self.parameters())
-            return inner(self, complete, corruptions)
+    def watched(self: TrainedModel, part: Any, *rest: Any) -> Any:
+        seen.update(p.device.type for p in self.model.parameters())
+        found = inner(self, part, *rest)
+        assert found is not None
+        return found
 
-        monkeypatch.setattr(kind, "predict_corruptions", watched)
+    monkeypatch.setattr(TrainedModel, "_answers", watched)
     return seen
 
 
@@ -44,8 +41,8 @@ def test_a_grid_is_scored_on_the_device(
     device: str, swept: set[str], tmp_path: Path
 ) -> None:
     command = ["compare", "--methods", "misa", "lnln"]
-    rest = [*SMALL, "--quiet", "--out", str(tmp_path), "--device", device]
-    assert main([*command, *rest]) == 0
+    rest = [*SMALL, "--quiet", "--jobs", "1", "--out", str(tmp_path)]
+    assert main([*command, *rest, "--device", device]) == 0
     assert swept == {torch.device(device).type}
     scored = list(tmp_path.rglob("robustness.csv"))
     assert scored and not any(read_csv(path).empty for path in scored)

@@ -27,7 +27,7 @@ from lnln.missing.corruption import CORRUPTIONS
 from lnln.missing.erasing import fixed_rates
 from lnln.models.blocks.encoder import EncoderConfig
 from lnln.sharing.export import export_onnx
-from lnln.training.checkpoint import TrainedModel
+from lnln.training.checkpoint import TrainedModel, read_tensors
 from lnln.training.loop import TrainingError
 from lnln.training.run import start_run
 from lnln.training.settings import with_train
@@ -83,18 +83,20 @@ def test_steps_are_fused_and_are_the_same_steps(
     run = start_run(preset, dataset, tmp_path, False, torch.device(cuda))
     assert run.optimizer.defaults["fused"]
     copies = [p.detach().clone() for p in run.model.parameters()]
-    (group,) = run.recipe.groups
-    plain = torch.optim.AdamW(
-        [{**group, "params": copies}], eps=run.recipe.epsilon, fused=False
-    )
+    copy_of = dict(zip(run.model.parameters(), copies, strict=True))
+    groups = [
+        {**group, "params": [copy_of[p] for p in group["params"]]}
+        for group in run.recipe.groups
+    ]
+    plain = torch.optim.AdamW(groups, eps=run.recipe.epsilon, fused=False)
     generator = torch.Generator(cuda).manual_seed(0)
     for _ in range(3):
-        for ours, theirs in zip(run.model.parameters(), copies, strict=True):
+        for ours, theirs in copy_of.items():
             ours.grad = torch.randn(ours.shape, generator=generator, device=cuda)
             theirs.grad = ours.grad.clone()
         run.optimizer.step()
         plain.step()
-    for ours, theirs in zip(run.model.parameters(), copies, strict=True):
+    for ours, theirs in copy_of.items():
         torch.testing.assert_close(ours.detach(), theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -182,6 +184,15 @@ def big() -> Preset:
     preset = with_train(PRESETS["mosi"], epochs=1, batch_size=64)
     encoder = EncoderConfig(width=256, depth=4, heads=4, ffn_width=1024)
     return replace(preset, model=replace(preset.model, encoder=encoder))
+
+
+def test_runs_on_long_utterances_repeat_exactly(cuda: str, tmp_path: Path) -> None:
+    preset = with_train(big(), epochs=2, batch_size=16)
+    one, two = (tmp_path / name for name in ("one", "two"))
+    for folder in (one, two):
+        train(preset, long_ones(48), folder, device=cuda, progress=False)
+    first, second = (read_tensors(f / "model.safetensors")[0] for f in (one, two))
+    assert not [name for name in first if not torch.equal(first[name], second[name])]
 
 
 def test_training_beyond_the_memory_is_told_in_one_line(
