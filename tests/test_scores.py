@@ -8,12 +8,14 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from benchmarks import cost
 from benchmarks.cost import Counter, count, recurrent_layers_in_one_call
 from tools import load_tool
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lnln.evaluation.sweep import BAYES, write_csv
 from lnln.models import TITLES
+from lnln.models.blocks.encoder import EncoderConfig
 from lnln.paper.reproduce import expected_hours
 from lnln.training.checkpoint import write_tensors
 from lnln.training.presets import PRESETS, preset_for
@@ -139,6 +141,22 @@ def test_no_recurrent_method_takes_many_times_the_hours_of_the_others() -> None:
     for name in ("mosi", "mosei", "sims"):
         others = [expected_hours([preset_for(m, name)], name) for m in TITLES]
         assert max(others) < 5 * statistics.median(others)
+
+
+def test_what_a_run_computes_is_counted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = EncoderConfig(width=32, depth=1, heads=2)
+    titles, splits = {"almt": "ALMT", "lnln": "LNLN"}, {"mosi": (128, 2, 2)}
+    for name, value in (("BERT", small), ("TITLES", titles), ("SPLITS", splits)):
+        monkeypatch.setattr(cost, name, value)
+    monkeypatch.setattr(cost, "OUT", tmp_path / "cost.csv")
+    cost.main()
+    almt, lnln = pd.read_csv(cost.OUT).to_dict("records")
+    assert (lnln["epochs"], lnln["steps"]) == (200, 400)
+    # LNLN has what ALMT has and, beside it, what estimates and rebuilds.
+    for kind in ("petaflop", "million_operations"):
+        assert lnln[kind] > almt[kind] > 0
 
 
 @pytest.mark.nightly

@@ -35,7 +35,7 @@ from lnln.models.blocks.encoder import EncoderConfig
 from lnln.models.fast import FEW
 from lnln.training import loop as training
 from lnln.training.presets import preset_for
-from lnln.training.settings import Preset
+from lnln.training.settings import Preset, with_train
 
 OUT = Path(__file__).parents[2] / "data" / "benchmarks" / "cost.csv"
 BERT = EncoderConfig(width=768, depth=12, heads=12, ffn_width=3072)
@@ -163,7 +163,7 @@ def count(method: str, name: str) -> tuple[Counter, Counter]:
     """A training step with `COUNT` utterances, and the validation of `COUNT`."""
     preset = preset_for(method, name)
     preset = replace(preset, model=replace(preset.model, encoder=BERT))
-    preset = training.with_train(preset, epochs=1, batch_size=COUNT)
+    preset = with_train(preset, epochs=1, batch_size=COUNT)
     dataset = longest(preset, "sims" if name == "sims" else "mosi")
     step, validation = Counter(), Counter()
     inner_step, inner_select = training._step, training._select
