@@ -13,7 +13,8 @@ from lnln.data.batch import CLS, MODALITIES, SEP, Batch, valid_positions
 from lnln.data.errors import SettingsError
 from lnln.missing.erasing import erase, split_uniforms
 from lnln.models.blocks.encoder import EncoderConfig, TextEncoder
-from lnln.models.fast import FEW, GROUPS, fast, in_groups, length_groups
+from lnln.models.blocks.rows import GROUPS, in_groups, length_groups
+from lnln.models.fast import FEW, fast
 from lnln.models.lnln import LNLN, LNLNConfig, lnln_losses
 from lnln.models.method import LossWeights, Method
 from lnln.models.released import network_of

@@ -31,7 +31,7 @@ from lnln.data.batch import MODALITIES, Batch
 from lnln.missing.erasing import Erased, erase, fixed_rates, split_uniforms
 from lnln.models import build_model
 from lnln.models.blocks.encoder import TextEncoder
-from lnln.models.fast import encode_both
+from lnln.models.blocks.rows import encode_both
 from lnln.models.lnln import (
     LNLNConfig,
     correct,

@@ -18,13 +18,13 @@ as they are. `lnln.models.lnln` holds the form as written, and tests compare the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import layer_norm, linear, pad, scaled_dot_product_attention
+from torch.nn.functional import layer_norm, linear, scaled_dot_product_attention
 
 from lnln.data.batch import MODALITIES, Batch, valid_positions
 from lnln.missing.erasing import Erased
@@ -34,18 +34,12 @@ from lnln.models.blocks.layers import (
     attend,
     prepend,
 )
+from lnln.models.blocks.rows import encode_both, equal_rows, in_groups
 from lnln.models.lnln import LNLN, ModalityEmbedding, Reconstructor
 from lnln.models.method import Versions
 from lnln.models.released import Padding
 
 M = TypeVar("M", bound=nn.Module)
-
-#: Per device: positions of padding that are worth a group of their own, and the most
-#: positions of a group. On a CPU more do not fit its cache between operations; a GPU
-#: wants few and large groups: on an H200 a training step at MOSI's lengths takes 57 ms
-#: with 16384 or more, 100 ms with 2048, and a sweep with BERT-base 1.3 s and, without
-#: groups, 1.7 s.
-GROUPS = {"cpu": (512, 4096), "cuda": (16384, 1 << 20)}
 
 #: So few corruptions share too little for a pass per utterance: under one, 400 take the
 #: shipped model 0.18 s and not 0.86 s on a CPU thread, under two 0.36 s and not 0.93 s.
@@ -225,9 +219,7 @@ class _FastLNLN(LNLN):
         """As `LNLN.versions`, or of a variant with a second pass."""
         if complete is None:
             return super().versions(batch, None)
-        same = _equal_rows(batch.tokens, complete.tokens) & (
-            not self.text_encoder.noisy
-        )
+        same = equal_rows(batch.tokens, complete.tokens) & (not self.text_encoder.noisy)
         text, intact_text = encode_both(
             self._text,
             (batch.tokens, batch.token_lengths),
@@ -244,7 +236,7 @@ class _FastLNLN(LNLN):
             if not self.second_pass:
                 embedded[m] = intact[m] = embed(inputs[m], mask)
                 continue
-            same = _equal_rows(inputs[m], targets[m]) & (not noisy)
+            same = equal_rows(inputs[m], targets[m]) & (not noisy)
             embedded[m], intact[m] = encode_both(
                 embed, (inputs[m], mask), (targets[m], mask), same
             )
@@ -323,94 +315,3 @@ _PARTS: dict[type[nn.Module], type[nn.Module]] = {
     ModalityEmbedding: FastEmbedding,
     Reconstructor: FastReconstructor,
 }
-
-
-def _equal_rows(a: Tensor, b: Tensor) -> Tensor:
-    return (a == b).flatten(1).all(dim=1)
-
-
-def length_groups(lengths: Tensor) -> list[tuple[Tensor, int]]:
-    """Group rows of similar length, longest first.
-
-    Args:
-        lengths: (B,) real lengths, on the device where the rows will be encoded.
-
-    Returns:
-        Per group the indices of its rows and the longest length; together each row
-        once.
-    """
-    worth, most = GROUPS.get(lengths.device.type, GROUPS["cuda"])
-    order = lengths.argsort(descending=True)
-    in_order = lengths[order].tolist()
-    starts = [0]
-    for row, length in enumerate(in_order):
-        longest = in_order[starts[-1]]
-        saved = (longest - length) * (len(in_order) - row)
-        full = longest * (row + 1 - starts[-1]) > most
-        if row > starts[-1] and (saved > worth or full):
-            starts.append(row)
-    ends = [*starts[1:], len(in_order)]
-    return [(order[a:b], in_order[a]) for a, b in zip(starts, ends, strict=True)]
-
-
-def in_groups(
-    encode: Callable[[Tensor, Tensor], Tensor],
-    sequence: Tensor,
-    mask: Tensor,
-    every_position: bool = False,
-) -> Tensor:
-    """Encode rows of similar length together, without the padding behind them.
-
-    Args:
-        encode: maps (B, T_m, ...) and (B, T_m) bool to (B, T, d).
-        sequence: (B, T_m, ...).
-        mask: (B, T_m) bool, True at real positions, which come first.
-        every_position: the result has the positions of `sequence` (T = T_m) instead of
-            a fixed number; what lies behind a group's longest row is zero then.
-
-    Returns:
-        (B, T, d), at real positions the same as `encode(sequence, mask)`.
-    """
-    groups = length_groups(mask.sum(dim=1))
-    size = sequence.shape[1]
-    if len(groups) == 1 and groups[0][1] == size:
-        return encode(sequence, mask)
-    parts = [encode(sequence[rows, :n], mask[rows, :n]) for rows, n in groups]
-    if every_position:
-        parts = [pad(part, (0, 0, 0, size - part.shape[1])) for part in parts]
-    order = torch.cat([rows for rows, _ in groups])
-    return torch.cat(parts)[order.argsort()]
-
-
-def encode_both(
-    encode: Callable[..., Tensor],
-    first: tuple[Tensor | None, ...],
-    second: tuple[Tensor | None, ...],
-    same: Tensor,
-    second_learns: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Encode two versions of a batch, computing rows that are equal once.
-
-    Args:
-        encode: maps tensors with B rows (or None) to a tensor with B rows.
-        first, second: its arguments for the two versions.
-        same: (B,) bool, True where both versions have the same result.
-        second_learns: whether gradient flows through the second result.
-
-    Returns:
-        Both results.
-    """
-    rest = (~same).nonzero().squeeze(1)
-    if len(rest) == 0:
-        result = encode(*first)
-        return result, result if second_learns else result.detach()
-    others = tuple(None if x is None else x[rest] for x in second)
-    if second_learns:
-        pairs = zip(first, others, strict=True)
-        both = (None if a is None or b is None else torch.cat([a, b]) for a, b in pairs)
-        joint = encode(*both)
-        result, fresh = joint[: len(same)], joint[len(same) :]
-        return result, result.index_copy(0, rest, fresh)
-    result = encode(*first)
-    with torch.no_grad():
-        return result, result.index_copy(0, rest, encode(*others))
