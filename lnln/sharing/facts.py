@@ -221,8 +221,8 @@ def _missing(run: Scored) -> list[str]:
     sentences = [f"In training: {MASKS[train['masks']]}."]
     if train["masks"] != "none":
         sentences.append(
-            "Each modality of an utterance loses a share of its words or frames, drawn "
-            "from [0, 1), and in half of the utterances nothing."
+            "Each modality of an utterance loses a share of its words or frames: in "
+            "half of the cases nothing, else a share drawn from [0, 1)."
         )
     gone = [_WORDS[m] for m in _WORDS if m not in train["modalities"]]
     if gone:

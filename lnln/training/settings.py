@@ -64,15 +64,15 @@ class TrainConfig:
         learning_rate: its peak.
         encoder_rate: the text encoder's learning rate as a share of what the method
             gives it.
-        weight_decay: of AdamW (released code; no row of Table 1).
-        warmup: share of all steps with linearly rising learning rate (Table 1 has a
-            tick, the released code the share); a cosine to zero follows.
+        weight_decay: of AdamW (released code; the paper gives none).
+        warmup: share of all steps with linearly rising learning rate (the paper
+            says that there is one, the released code which); a cosine to zero follows.
         schedule: how the learning rate runs, see `SCHEDULES`.
         masks: how training corrupts, see `MASKS`.
         clip: largest L2 norm of the gradient (not in the paper; keeps small-data
             runs stable); 0 for none.
-        patience: epochs without a better validation score before stopping (Table 1
-            has a tick, the number is this book's).
+        patience: epochs without a better validation score before stopping (the
+            paper says that there is a limit, the number is this book's).
         ema: decay of a moving average of the weights, which is what is then evaluated
             and saved; 0 (the paper) for none. Steadies runs on little data.
         seed: decides initial weights, batches, masks and dropout.
