@@ -84,15 +84,15 @@ def train(
         CheckpointError: the folder holds a run and resume is False, or its settings
             or data differ from the given ones.
         SettingsError: this machine has no such device.
-        TrainingError: the loss is no longer finite; the device's memory ran out; the
-            batches of an epoch do not make one step; or `torchrun` started several
-            processes for a method that one process must train.
+        TrainingError: the loss is no longer finite; the device's memory ran out, or it
+            cannot repeat an operation; the batches of an epoch do not make one step; or
+            `torchrun` started several processes for a method that one must train.
     """
     where = own_device(resolve_device(device))
     with (
         repeatable(where, preset.train.bf16),
         processes(where) as together,
-        _memory_of(where, preset, Path(folder)),
+        _limits_of(where, preset, Path(folder)),
     ):
         run = start_run(preset.fit_to(dataset), dataset, Path(folder), resume, where)
         # Nobody writes to the folder before all have looked into it.
@@ -170,8 +170,8 @@ def _steps_of_an_epoch(run: Run, count: int) -> int:
 
 
 @contextmanager
-def _memory_of(where: torch.device, preset: Preset, folder: Path) -> Iterator[None]:
-    """Say in one line what to do when the device's memory runs out."""
+def _limits_of(where: torch.device, preset: Preset, folder: Path) -> Iterator[None]:
+    """Say in one line what to do where a device has not enough, or cannot repeat."""
     try:
         yield
     except torch.OutOfMemoryError as error:
@@ -180,6 +180,14 @@ def _memory_of(where: torch.device, preset: Preset, folder: Path) -> Iterator[No
             f"{preset.train.batch_size} with their gradients; use a smaller "
             "--batch-size, or --bf16, --freeze-encoder, or another --device. "
             f"{folder} keeps the last whole epoch, if there is one"
+        ) from error
+    except RuntimeError as error:
+        if "does not have a deterministic implementation" not in str(error):
+            raise
+        raise TrainingError(
+            f"{preset.model.method} uses {str(error).split()[0]}, which does not "
+            f"repeat exactly on {where}; train with --device cpu, or use another "
+            "operation"
         ) from error
 
 
