@@ -199,9 +199,11 @@ def speed_table(path: Path) -> str:
         return "Not measured yet: no GPU was at hand. `make gpu` does it."
     table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=0)
     machines = table.pop("machine").unique()
+    table = table.replace("", "–")
     columns = (
-        "*Share of peak*: of what a large matrix product reaches there; a "
-        "sweep predicts each utterance under 30 corruptions."
+        "*Step*: of training; *sweep*: predicts each utterance under 30 "
+        "corruptions. *Share of peak*: of what a large matrix product reaches "
+        "there; *faster*, *less memory*: how many times."
     )
     return f"{markdown(table)}\n\nOn {', '.join(machines)}. {columns}"
 
