@@ -253,10 +253,9 @@ def test_claims_are_asserted_in_the_book_and_reported_elsewhere(
     )
 
 
-def test_speed_on_a_gpu_is_shown_once_it_is_measured(tmp_path: Path) -> None:
+def test_speed_on_a_gpu_is_shown(tmp_path: Path) -> None:
     shown = load_tool("chapter_parts", "_ext").speed_table
     path = tmp_path / "gpu.csv"
-    assert "make gpu" in shown(path)
     path.write_text("what,times faster,machine\na step,7.5,Card A\na sweep,9,Card A\n")
     lines = shown(path).splitlines()
     assert lines[0] == "| what | times faster |"

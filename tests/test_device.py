@@ -320,35 +320,32 @@ def test_memory_for_not_even_one_utterance_is_told(
         trained.sweep(batch, some_corruptions(batch))
 
 
-def test_an_operation_that_does_not_repeat_is_named(
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory"),
+            ("--batch-size", "--bf16", "--freeze-encoder"),
+        ),
+        (
+            RuntimeError("put_ does not have a deterministic implementation, but ..."),
+            ("lnln uses put_, which does not repeat", "--device cpu"),
+        ),
+    ],
+    ids=["memory", "repeating"],
+)
+def test_training_says_what_to_do_where_a_device_fails(
+    error: Exception,
+    told: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     def step(*arguments: Any) -> Any:
-        raise RuntimeError(
-            "put_ does not have a deterministic implementation, but you set "
-            "'torch.use_deterministic_algorithms(True)'."
-        )
+        raise error
 
     monkeypatch.setattr(training, "_step", step)
     command = ["train", "--train-size", "40", "--out", str(tmp_path), "--quiet"]
     assert main([*command, "--device", "cpu"]) == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
-    assert "lnln uses put_, which does not repeat" in line and "--device cpu" in line
-
-
-def test_training_says_what_to_do_when_memory_runs_out(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def step(*arguments: Any) -> Any:
-        raise torch.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr(training, "_step", step)
-    command = ["train", "--train-size", "40", "--out", str(tmp_path), "--quiet"]
-    assert main([*command, "--device", "cpu"]) == 1
-    (line,) = capsys.readouterr().err.strip().splitlines()
-    for remedy in ("--batch-size", "--bf16", "--freeze-encoder"):
-        assert remedy in line
+    assert all(part in line for part in told)

@@ -32,8 +32,7 @@ from lnln.training.scoring.predictions import Predictions
 from lnln.training.settings import Preset
 
 _FORMAT = 1
-#: Corrupted utterances a sweep computes at once: on a CPU as many as its cache can use,
-#: on a GPU enough to keep it busy.
+#: Corrupted utterances a sweep computes at once; it takes many to keep a GPU busy.
 SWEPT_AT_ONCE = {"cpu": 256, "cuda": 4096}
 _STATISTICS = ("audio_mean", "audio_scale", "vision_mean", "vision_scale")
 
