@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 STAGE := _build/source
-PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --benchmark-disable
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 8 --benchmark-disable --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup book pages test machines nightly bench gpu lab chapters lint clean
@@ -64,7 +64,7 @@ test: lint  ## lint, run the tests, compare every chapter with its stored output
 machines: $(STAMP)  ## the same comparison as if on other machines (long)
 	$(BIN)/python book/_tools/machines.py
 
-nightly: $(STAMP)  ## the tests that take long: claims with other seeds
+nightly: $(STAMP)  ## the tests that take long: claims and chapters with other seeds
 	$(PYTEST) -m nightly tests
 
 bench: $(STAMP)  ## measure the package against the straightforward computation
