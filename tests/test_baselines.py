@@ -126,6 +126,21 @@ def test_predictions_are_finite_repeatable_and_independent_of_the_batch(
 
 
 @every_method
+def test_corruptions_at_once_are_predicted_as_one_after_the_other(name: str) -> None:
+    model, batch = build(name).eval(), batch_of(3)
+    some = [
+        lnln.erase(batch, lnln.fixed_rates(3, rate), lnln.split_uniforms(batch, seed))
+        for rate, seed in ((0.0, 0), (0.5, 1), (0.5, 2), (1.0, 0))
+    ]
+    answers, completeness = model.predict_corruptions(batch, some)
+    assert answers.shape == (4, 3) and bool(completeness.isnan().all())
+    with torch.no_grad():
+        alone = torch.stack([model(part.batch).answer for part in some])
+    assert torch.allclose(answers, alone, atol=1e-4)
+    assert not torch.allclose(answers[1], answers[2], atol=1e-4)
+
+
+@every_method
 @pytest.mark.parametrize("rate", [0.0, 1.0])
 def test_everything_or_nothing_erased_gives_finite_gradients(
     name: str, rate: float

@@ -7,7 +7,7 @@ from. `lnln.data.simulated.corpus` and `lnln.data.mmsa.reader` produce them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -181,6 +181,15 @@ def _resized(x: Tensor, size: int, value: float = 0) -> Tensor:
 
 _FLAGS = ("special", "gaps")
 _TENSORS = [f.name for f in fields(Batch) if f.name not in _FLAGS]
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """The utterances of several batches as one; all are padded to the same lengths."""
+    parts: dict[str, Any] = {
+        name: torch.cat([getattr(batch, name) for batch in batches])
+        for name in _TENSORS
+    }
+    return replace(batches[0], **parts)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from lnln.data.batch import Batch
+from lnln.data.batch import Batch, joined
 from lnln.data.errors import SettingsError
 from lnln.missing.erasing import Erased
 from lnln.models.blocks.answers import Answered
@@ -371,11 +371,12 @@ class Method(nn.Module):
             (C, B) or (C, B, K) answers, and (C, B) completeness, which is NaN for
             methods that do not estimate it.
         """
-        outputs = [self(part.batch) for part in corruptions]
-        answers = torch.stack([output.answer for output in outputs])
-        unknown = answers.new_full((len(complete),), torch.nan)
-        told = [getattr(output, "completeness", unknown) for output in outputs]
-        return answers, torch.stack(told)
+        output = self(joined([part.batch for part in corruptions]))
+        shape = (len(corruptions), len(complete))
+        answers = output.answer.unflatten(0, shape)
+        unknown = answers.new_full(shape, torch.nan)
+        told = getattr(output, "completeness", unknown)
+        return answers, told.view(shape)
 
 
 def split_by_decay(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:

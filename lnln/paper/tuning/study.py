@@ -23,10 +23,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
-from lnln.data.batch import Batch, Dataset, Split
+from lnln.data.batch import Dataset, Split, joined
 from lnln.data.errors import MissingPackageError, SettingsError, require
 from lnln.data.files import atomic_path
 from lnln.data.simulated.corpus import simulate
@@ -111,13 +110,7 @@ def fresh_corpora(size: str = "mini", train_size: int | None = None) -> Dataset:
 
 
 def _joined(splits: Sequence[Split]) -> Split:
-    batches = [vars(split.batch) for split in splits]
-    tensors: dict[str, Any] = {
-        name: torch.cat([batch[name] for batch in batches])
-        for name, value in batches[0].items()
-        if isinstance(value, torch.Tensor)
-    }
-    batch: Batch = replace(splits[0].batch, **tensors)
+    batch = joined([split.batch for split in splits])
     ids = tuple(each for split in splits for each in split.ids)
     return Split(batch, ids, tuple(t for split in splits for t in split.raw_text))
 
