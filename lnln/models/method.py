@@ -376,7 +376,7 @@ class Method(nn.Module):
         answers = output.answer.unflatten(0, shape)
         unknown = answers.new_full(shape, torch.nan)
         told = getattr(output, "completeness", unknown)
-        return answers, told.view(shape)
+        return answers, told.reshape(shape)
 
 
 def split_by_decay(module: nn.Module) -> tuple[list[Tensor], list[Tensor]]:
