@@ -21,6 +21,7 @@ from lnln.evaluation.tables import utterance_errors
 from lnln.missing.erasing import TEST_RATES
 
 METRICS = ("mae", "corr", "acc2_neg_pos", "acc7", "completeness")
+METRICS += ("log_score", "crps", "coverage", "divergence")
 
 
 def scores(folder: Path, by_mask: bool) -> pd.DataFrame:
