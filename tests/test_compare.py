@@ -5,8 +5,10 @@ import math
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +209,31 @@ def test_a_cluster_survives_the_death_of_a_worker(tmp_path: Path) -> None:
         assert [entry["epoch"] for entry in record["history"]] == [1, 2, 3, 4]
     table = write_tables(there, spread, "mosi")
     assert table == write_tables(here, alone, "mosi")
+
+
+def test_a_grid_that_is_stopped_leaves_no_process_behind(tmp_path: Path) -> None:
+    pytest.importorskip("distributed")
+    psutil = pytest.importorskip("psutil")  # comes with distributed
+    command = [sys.executable, "-m", "lnln", "compare", "--methods", "lnln", "almt"]
+    command += ["--seeds", "1", "--jobs", "2", "--train-size", "100"]
+    command += ["--epochs", "999", "--quiet", "--out", str(tmp_path)]
+    grid = subprocess.Popen(command)
+    workers = []
+    try:
+        end = time.monotonic() + 300
+        while len(list(tmp_path.glob("*/record.json"))) < 2:
+            assert grid.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+        workers = psutil.Process(grid.pid).children(recursive=True)
+        assert len(workers) >= 2
+        grid.terminate()
+        assert grid.wait(60) == 130
+        _, left = psutil.wait_procs(workers, timeout=20)
+        assert not left
+    finally:
+        for process in (grid, *workers):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 def test_runs_at_a_time_give_what_runs_one_after_the_other_give(

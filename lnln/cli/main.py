@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +52,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; user errors become one line on stderr and status 1."""
     options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        with _stopped_as_by_ctrl_c():
+            return int(options.run(options))
     except KeyboardInterrupt:
         print("\nlnln: interrupted; go on with --resume", file=sys.stderr)
         return 130
     except UserError as error:
         print(f"lnln: {error}", file=sys.stderr)
         return 1
+
+
+@contextmanager
+def _stopped_as_by_ctrl_c() -> Iterator[None]:
+    """On SIGTERM leave as on Ctrl-C, so that a grid ends its worker processes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals can be handled in the main thread only
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _parser() -> argparse.ArgumentParser:
