@@ -228,7 +228,8 @@ def _spread_here(cells: Sequence[Cell], jobs: int) -> Iterator[Path]:
         n_workers=jobs,
         threads_per_worker=1,
         worker_kwargs={"memory_limit": 0},
-        scheduler_kwargs={"dashboard": False},
+        # Without this process, killed, nothing asks for work: then they end themselves.
+        scheduler_kwargs={"dashboard": False, "idle_timeout": "1 minute"},
     )
     with cluster:
         yield from _spread(cells, cluster.scheduler_address)
